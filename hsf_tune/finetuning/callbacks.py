@@ -52,6 +52,11 @@ class TrialReporter(pl.callbacks.Checkpoint):
     def epochs(self) -> int:
         return len(self.history)
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """After a resume, tell the last epoch again: it was saved, but perhaps not reported."""
+        if self.history:
+            self.on_event(self.history[-1])
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._epoch_started = time.perf_counter()
 

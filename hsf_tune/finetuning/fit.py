@@ -163,8 +163,7 @@ class _Setting:
         return build_network(self.base, self.config.models.out_channels, seed=self.spec.seed)
 
     def validation_cases(self) -> list[Case]:
-        chosen = set(self.spec.split.validate)
-        return [c for c in self.cases if c.subject in chosen]
+        return self.spec.split.validation_set(self.cases)
 
     def groups(self) -> list[tuple[str, torch.nn.Module]]:
         return trainable_groups(self.network(), self.config, self.plan)
@@ -190,7 +189,7 @@ class _Setting:
         """Equal for two calls that must give the same numbers."""
         parts = [
             strategy_key(self.spec.strategy),
-            json.dumps(asdict(self.spec.split), sort_keys=True),
+            json.dumps(self.spec.split.to_dict(), sort_keys=True),
             json.dumps(
                 [asdict(self.config.models), asdict(self.config.augmentation)], sort_keys=True
             ),
@@ -272,7 +271,7 @@ def _train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
-        _trainer(config, placement, setting.plan, [reporter], bool(spec.split.validate)).fit(
+        _trainer(config, placement, setting.plan, [reporter], bool(setting.validation_cases())).fit(
             module, datamodule=data, ckpt_path=str(resume) if resume.exists() else None
         )
     return _finished(setting, module, reporter)

@@ -118,7 +118,7 @@ def save_strategy(path: Path, saved: SavedStrategy) -> None:
         f"#   python finetune.py strategy={path}\n"
         "# Settings named on the command line replace those written here.\n"
     )
-    plain = json.loads(json.dumps(asdict(saved)))
+    plain = {**asdict(saved), "split": saved.split.to_dict()}
     write_text(path, header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
@@ -130,11 +130,7 @@ def load_strategy(path: Path) -> SavedStrategy:
     """
     try:
         plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        split = plain.pop("split")
-        split = Split(
-            split["phase"], split["fold"], tuple(split["train"]), tuple(split["validate"])
-        )
-        return SavedStrategy(split=split, **plain)
+        return SavedStrategy(split=Split.from_dict(plain.pop("split")), **plain)
     except FileNotFoundError:
         raise ConfigError(
             f"strategy={path}: no such file. Expected the best_strategy.yaml of a finished search,"
