@@ -150,7 +150,7 @@ def _write_strategy(
             trial=spec.trial,
             explored_dice=ended.dice,
             reason="the one strategy of this run",
-            origin=versions() | {"device": str(torch.cuda.is_available() and "gpu" or "cpu")},
+            origin=versions() | {"device": "gpu" if torch.cuda.is_available() else "cpu"},
         ),
     )
 
