@@ -9,14 +9,15 @@ side) alone: another contrast or guideline shows the same hippocampus. Files are
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hsf_tune.data.demo_anatomy import Anatomy, Array, Shape, Tissue, draw_anatomy
+from hsf_tune.data.demo_anatomy import Anatomy, Tissue, draw_anatomy
+from hsf_tune.data.demo_shape import Array, Shape
 
 Side = Literal["left", "right"]
 Contrast = Literal["t2", "t1"]
@@ -145,9 +146,7 @@ def _anatomy(number: int, side: Side, scan: _Scan) -> Anatomy:
 # --- signal -----------------------------------------------------------------------------------
 
 
-def _signal(
-    tissue: NDArray[np.uint8], look: Look, rng: np.random.Generator, scan: _Scan
-) -> Array:
+def _signal(tissue: NDArray[np.uint8], look: Look, rng: np.random.Generator, scan: _Scan) -> Array:
     """Noiseless signal (X, Y, Z) on voxels: tissue means, blur, partial volume."""
     means = np.array([look.signal[t] for t in Tissue])
     means = means * (1 + look.jitter * rng.standard_normal(len(means)).clip(-2, 2))
@@ -202,8 +201,8 @@ _LABELLERS = {"subfields": _subfields, "regions": _regions}
 
 def _tail_plane_mm(anatomy: Anatomy) -> float:
     """The coronal plane through the long axis at four fifths of its length."""
-    near = (np.abs(anatomy.along - 0.80) < 0.02) & (np.abs(anatomy.across) < 2) & (anatomy.sheet > 0)
-    return float(anatomy.anterior_mm[near].mean())
+    near = (np.abs(anatomy.along - 0.80) < 0.02) & (np.abs(anatomy.across) < 2)
+    return float(anatomy.anterior_mm[near & (anatomy.sheet > 0)].mean())
 
 
 def _white(anatomy: Anatomy) -> NDArray[np.bool_]:
@@ -213,7 +212,7 @@ def _white(anatomy: Anatomy) -> NDArray[np.bool_]:
 # --- voxels -----------------------------------------------------------------------------------
 
 
-def _blocks(fine: NDArray[np.generic], size: tuple[int, int, int]) -> NDArray[np.generic]:
+def _blocks(fine: NDArray[Any], size: tuple[int, int, int]) -> NDArray[Any]:
     """(X, Y, Z, finer points of the voxel)"""
     x, y, z = size
     split = fine.reshape(x, _FINER, y, _FINER, z, _FINER)
@@ -241,5 +240,5 @@ def _on_disk(image: Array, labels: NDArray[np.uint8], side: Side, scan: _Scan) -
     affine = affine @ nib.orientations.inv_ornt_aff(turn, image.shape)
     image = nib.orientations.apply_orientation(image, turn)
     labels = nib.orientations.apply_orientation(labels, turn)
-    stored = image if scan.floating else np.rint(image).astype(np.int16)
+    stored: NDArray[Any] = image if scan.floating else np.rint(image).astype(np.int16)
     return Crop(np.ascontiguousarray(stored), np.ascontiguousarray(labels), affine)
