@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
+import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 import torchio as tio
@@ -60,6 +61,7 @@ class CropsDataModule(pl.LightningDataModule):
         self.validation_cases = split.validation_set(cases)
         self.workers = _workers(config) if workers is None else workers
         self._epoch = 0
+        _limit_itk_threads()
 
     @property
     def batches_per_epoch(self) -> int:
@@ -101,6 +103,7 @@ class CropsDataModule(pl.LightningDataModule):
             num_workers=self.workers,
             persistent_workers=self.workers > 0,
             collate_fn=collate,
+            worker_init_fn=_limit_itk_threads,
             pin_memory=self.config.datasets.pin_memory and torch.cuda.is_available(),
             generator=torch.Generator(),  # else it would draw from the global one
         )
@@ -197,6 +200,12 @@ def _grown(volume: Tensor, size: Sequence[int]) -> Tensor:
     if not any(missing):
         return volume
     return F.pad(volume, [0, missing[2], 0, missing[1], 0, missing[0]])
+
+
+def _limit_itk_threads(_: int = 0) -> None:
+    """TorchIO resamples with ITK, which takes every core of the machine unless told: as many
+    threads as torch has (one in a loading process), so that trials side by side don't collide."""
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(torch.get_num_threads())
 
 
 def _workers(config: Config) -> int:
