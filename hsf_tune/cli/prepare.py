@@ -59,7 +59,8 @@ def prepare(config: Config, console: Console) -> Prepared:
     base = get_base(config)
     console.print(describe_base(base), highlight=False)
     if config.datasets.base == "demo":
-        ensure_demo(config.datasets)
+        paths = {name: d.path for name, d in config.datasets.datasets.items()}
+        ensure_demo(config.datasets.main_path, paths)
     case_losses(config)
     cases = find_cases(config.datasets)
     store = open_store(cases, config.datasets, config.store)

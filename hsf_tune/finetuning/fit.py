@@ -405,9 +405,9 @@ def _series(history: list[EpochEnded], key: str) -> list[float]:
 def _draw_overlay(setting: _Setting, case: Case, prediction: np.ndarray) -> str:
     stored = setting.store.load(case.id)
     figure = figures.overlay(
-        image=stored.unpad(np.asarray(stored.image)[0]),
+        image=np.asarray(stored.image)[0][stored.crop],
         prediction=prediction,
-        reference=stored.unpad(np.asarray(stored.labels)),
+        reference=np.asarray(stored.labels)[stored.crop],
         spacing_mm=stored.spacing_mm,
         labels_names=dict(setting.config.datasets.datasets[case.dataset].labels_names),
         title=f"{setting.spec.trial}: {case.id}",

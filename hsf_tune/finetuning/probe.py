@@ -56,14 +56,14 @@ def measure_step(
         HsfTuneError: the largest case does not fit on the GPU even with checkpointing.
     """
     torch.set_num_threads(threads)
-    largest = max(cases, key=lambda c: int(np.prod(store.load(c.id).labels.shape)))
+    largest = next(c for c in cases if c.id == store.largest(c.id for c in cases))
     wanted = config.lightning.activation_checkpointing
     for checkpointing in [False, True] if wanted == "auto" else [bool(wanted)]:
         try:
             return _measure(config, base, store, largest, device, precision, checkpointing)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    shape = tuple(store.load(largest.id).labels.shape)
+    shape = store.grid(largest.id).padded_size
     raise HsfTuneError(
         f"{largest.mri} ({shape} voxels) does not fit into the memory of {device} for one training"
         " step, not even with activation checkpointing. Crop it closer to the hippocampus, or use"
