@@ -125,6 +125,7 @@ class State:
         strategies: key -> strategy.
         done: slot -> Dice, or FAILED.
         begun: slots that started and have not ended.
+        trials: slot -> id of its trial.
         exhausted: arms that have no further strategy to propose.
     """
 
@@ -132,6 +133,7 @@ class State:
     strategies: dict[str, Strategy] = field(default_factory=dict)
     done: dict[Slot, float] = field(default_factory=dict)
     begun: set[Slot] = field(default_factory=set)
+    trials: dict[Slot, str] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
 
 
@@ -182,11 +184,17 @@ def read_state(records: Records) -> State:
     for record in records.trials.values():
         slot = slot_of(record)
         state.strategies.setdefault(slot.key, record.started.strategy)
+        state.trials[slot] = record.id
         if record.ended is None:
             state.begun.add(slot)
         else:
             state.done[slot] = score_of(record)
     return state
+
+
+def trial_id(arm: str, number: int, fold: int = 1) -> str:
+    """Name of an exploration trial."""
+    return f"explore-{arm}-{number:03d}-f{fold}"
 
 
 def slot_of(record: TrialRecord) -> Slot:
@@ -379,7 +387,7 @@ class _View:
             split = self.plan.explore[rung]
             for member in known:
                 strategy = self.state.strategies[member.key]
-                trial = f"explore-{arm.name}-{member.number:03d}-f{split.fold}"
+                trial = trial_id(arm.name, member.number, split.fold)
                 jobs.append(Job(trial, arm.name, strategy, split, self.plan.seed))
         return list(self._open(jobs))
 

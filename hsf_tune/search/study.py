@@ -50,6 +50,10 @@ class Proposal:
     strategy: Mapping[str, Any]
     params: Mapping[str, Any]
 
+    @property
+    def key(self) -> str:
+        return strategy_key(self.strategy)
+
 
 class ArmStudy:
     """The study of one arm.
@@ -105,27 +109,29 @@ class ArmStudy:
                 return self._accept(trial, strategy, trial_id)
         return None
 
-    def tell(self, record: TrialRecord) -> None:
-        """Tell the study how a first-fold trial ended; without effect the second time."""
+    def tell(self, trial_id: str, record: TrialRecord) -> None:
+        """Tell the study how a proposal did on the first fold; no effect the second time."""
         for trial in self._running():
-            if trial.user_attrs.get(_TRIAL) == record.id:
-                self._tell(optuna.trial.Trial(self.study, trial._trial_id), record)
+            if trial.user_attrs.get(_TRIAL) == trial_id:
+                self._tell(Trial(self.study, trial._trial_id), record)
 
-    def catch_up(self, proposals: Mapping[str, Proposal], ended: Mapping[str, TrialRecord]) -> None:
+    def catch_up(
+        self, proposals: Mapping[str, Proposal], ended: Mapping[str, TrialRecord | None]
+    ) -> None:
         """Bring the study in line with the records after a crash or the loss of its file.
 
         Args:
             proposals: trial id -> what the records say was proposed, in order.
-            ended: trial id -> record of those that ended.
+            ended: trial id -> record of how it did on the first fold; None while it runs.
         """
         known = {t.user_attrs.get(_TRIAL) for t in self.study.get_trials(deepcopy=False)}
         for trial_id, proposal in proposals.items():
             if trial_id not in known:
                 self._add(trial_id, proposal)
         for trial in self._running():
-            trial_id = trial.user_attrs.get(_TRIAL)
-            if trial_id in ended:
-                self._tell(Trial(self.study, trial._trial_id), ended[trial_id])
+            record = ended.get(trial.user_attrs.get(_TRIAL, ""))
+            if record is not None:
+                self._tell(Trial(self.study, trial._trial_id), record)
 
     def _ask(self) -> Trial:
         """Ask anew, or take up what had been asked for when the driver died."""
