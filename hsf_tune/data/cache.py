@@ -1,0 +1,214 @@
+"""Keep folders of derived files on one machine: found by content, shared, bounded in size.
+
+What is derived, and how it is checked, is `store.py`'s matter. Here: where the cache is,
+fingerprints of source files without reading unchanged ones again, a guard that marks a
+folder as in use by a living process, and the removal of what was least recently used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+from hsf_tune.errors import DataError
+
+try:
+    import fcntl
+except ImportError:  # Windows: its open files can't be removed anyway
+    fcntl = None  # type: ignore[assignment]
+
+MANIFEST = "manifest.json"  # a folder without one is unfinished
+THREADS = min(8, os.cpu_count() or 1)
+
+_ENVIRONMENT = "HSF_TUNE_CACHE"
+_INDEX = "sources.json"
+_INDEX_ENTRIES = 100_000
+_SETTLED_NS = 2_000_000_000  # a file changed later than this before hashing may change unseen
+
+
+def cache_folder(configured: str | None) -> Path:
+    """The cache's folder, created: `store.path`, else HSF_TUNE_CACHE, else the user's.
+
+    Raises:
+        DataError: it can't be created or written.
+    """
+    chosen = configured or os.environ.get(_ENVIRONMENT)
+    if chosen is None:
+        import pooch  # an import that only needs to happen where nothing is configured
+
+        chosen = str(pooch.os_cache("hsf_tune"))
+    folder = Path(chosen).expanduser().resolve() / "cases"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(13, "no permission to write")
+    except OSError as error:
+        raise DataError(
+            f"{folder} can't be written ({error.strerror}), but preprocessed images are kept"
+            f" there. Set store.path, or the variable {_ENVIRONMENT}, to a folder on local disk."
+        ) from error
+    return folder
+
+
+def fingerprints(paths: Iterable[Path], folder: Path) -> dict[Path, str]:
+    """sha256 of each file; one whose size and times are as when last hashed is not read.
+
+    Raises:
+        DataError: a file is gone or can't be read.
+    """
+    index_path = folder / _INDEX
+    index = _read_index(index_path)
+    found: dict[Path, str] = {}
+    stale: dict[Path, list[int]] = {}
+    for path in dict.fromkeys(paths):
+        stamp = _stamp(path)
+        known = index.get(str(path.absolute()))
+        if known is not None and known[:3] == stamp and known[3] - max(stamp[1:]) > _SETTLED_NS:
+            found[path] = known[4]
+        else:
+            stale[path] = stamp
+    if stale:
+        now = time.time_ns()
+        with ThreadPoolExecutor(THREADS) as pool:
+            hashes = dict(zip(stale, pool.map(_sha256, stale), strict=True))
+        found |= hashes
+        fresh = {str(p.absolute()): [*stale[p], now, hashes[p]] for p in stale}
+        merged = {k: v for k, v in _read_index(index_path).items() if k not in fresh} | fresh
+        kept = dict(list(merged.items())[-_INDEX_ENTRIES:])
+        write_json(index_path, kept)
+    return found
+
+
+class Guard:
+    """Marks `<folder>.use` as in use for as long as this object, and its process, live.
+
+    Pickling keeps the mark's place, and unpickling takes it up again.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder.with_name(f"{folder.name}.use")
+        self._file: IO[bytes] = self.path.open("ab")
+        if fcntl is not None:
+            with contextlib.suppress(OSError):  # a file system without locks
+                fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def __getstate__(self) -> Path:
+        return self.path
+
+    def __setstate__(self, path: Path) -> None:
+        self.__init__(path.with_suffix(""))  # type: ignore[misc]
+
+
+def mark_used(folder: Path) -> None:
+    """Remember that the folder was used now."""
+    with contextlib.suppress(OSError):  # another user's folder, which may be read
+        os.utime(folder / MANIFEST)
+
+
+def remove_least_used(root: Path, keep: Path, limit_bytes: float) -> list[Path]:
+    """Remove folders of `root`, least recently used first, until they fit the limit.
+
+    `keep` and any folder that a living process guards stay, whatever the size.
+
+    Returns:
+        The folders removed.
+    """
+    sizes = {folder: _size_bytes(folder) for folder in root.iterdir() if folder.is_dir()}
+    total = sum(sizes.values())
+    removed = []
+    for folder in sorted(sizes, key=_last_used):
+        if total <= limit_bytes:
+            break
+        if folder == keep:
+            continue
+        with _unused(folder) as free:
+            if free:
+                (folder / MANIFEST).unlink(missing_ok=True)  # not a store from here on
+                shutil.rmtree(folder, ignore_errors=True)
+                total -= sizes[folder]
+                removed.append(folder)
+    return removed
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replace a file at once; readers see the old or the new content, never a part."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(json.dumps(content), encoding="utf-8")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file; None where there is none or it is damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def _unused(folder: Path) -> Iterator[bool]:
+    """Whether no living process guards the folder; while True is held, none can begin to."""
+    with folder.with_name(f"{folder.name}.use").open("ab") as file:
+        if fcntl is None:
+            yield True
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+            return
+        yield True
+
+
+def _size_bytes(folder: Path) -> int:
+    """Of its files; 0 for what another process removes at this moment."""
+    total = 0
+    with contextlib.suppress(OSError):
+        for path in folder.iterdir():
+            total += path.stat().st_size
+    return total
+
+
+def _last_used(folder: Path) -> float:
+    with contextlib.suppress(OSError):
+        return (folder / MANIFEST).stat().st_mtime
+    return 0.0  # unfinished and abandoned, or being built: then it is guarded
+
+
+def _read_index(path: Path) -> dict[str, list[Any]]:
+    index = read_json(path)
+    return index if isinstance(index, dict) else {}
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} can't be read ({error.strerror}); expected a file that is there and may be read."
+        " Bring it back, or correct its permissions."
+    )

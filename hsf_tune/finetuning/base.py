@@ -1,0 +1,96 @@
+"""Which base model a run starts from, and what can be compared with it.
+
+`models.checkpoint: auto` is the demo's small base for data that declare `base: demo`
+and HSF's published model for all others, so that nobody finetunes a toy on patients
+unawares. How files are fetched and verified is `model.weights`' business.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from hsf_tune.config import Config, DatasetConfig, ModelsConfig
+from hsf_tune.finetuning.schedule import n_blocks
+from hsf_tune.model.arunet import Architecture
+from hsf_tune.model.weights import BaseModel, load_base
+
+DEMO_BASE = Path(__file__).parents[1] / "model" / "demo_base.safetensors"
+ANYWHERE = ("head", "tail")  # labels that the forgiving loss takes for any subfield
+
+
+def resolve_checkpoint(config: Config) -> str:
+    """The source that `models.checkpoint` means for these datasets."""
+    chosen = config.models.checkpoint
+    if chosen == "auto":
+        chosen = "demo" if config.datasets.base == "demo" else config.datasets.base or "hsf"
+    return str(DEMO_BASE) if chosen == "demo" else chosen
+
+
+def get_base(config: Config) -> BaseModel:
+    """Load the base model of a run (from memory if this process has loaded it before).
+
+    Raises:
+        ModelError: it can't be fetched, verified or read.
+    """
+    return _load_once(resolve_checkpoint(config), config.models.checksum)
+
+
+def describe_base(base: BaseModel) -> str:
+    """The first line that a run prints."""
+    a = base.architecture
+    labels = f", labels {', '.join(base.labels_names.values())}" if base.labels_names else ""
+    attention = "with" if a.use_attention else "without"
+    return (
+        f"Base model: {base.name} (f_maps {a.f_maps}, {a.num_levels} levels, {attention} attention,"
+        f" {a.out_channels} channels{labels}), sha256 {base.sha256[:12]}"
+    )
+
+
+def blocks_of(base: BaseModel) -> dict[str, int]:
+    """Mode -> number of blocks that it can open."""
+    return n_blocks(base.architecture.num_levels)
+
+
+def network_architecture(base: BaseModel, models: ModelsConfig) -> Architecture:
+    """The base's own architecture with the number of channels that the finetuned one has."""
+    a = base.architecture
+    return Architecture(
+        in_channels=a.in_channels,
+        out_channels=models.out_channels,
+        f_maps=a.f_maps,
+        num_levels=a.num_levels,
+        layer_order=a.layer_order,
+        use_attention=a.use_attention,
+    )
+
+
+def base_comparable(base: BaseModel, config: Config) -> bool:
+    """Whether the unchanged base predicts the labels of every dataset, so that its Dice means
+    something: same names in the same order, or fewer CA labels and the forgiving loss."""
+    if base.labels_names is None or base.architecture.out_channels != config.models.out_channels:
+        return False
+    own = _names(base.labels_names)
+    forgiving = config.models.use_forgiving_loss
+    return all(
+        own == _names(d.labels_names) or (forgiving and _merged(own, d) is not None)
+        for d in config.datasets.datasets.values()
+    )
+
+
+def _merged(own: list[str], dataset: DatasetConfig) -> list[str] | None:
+    """The base's names once its CA labels are merged as the dataset's, or None if they differ."""
+    merges = {"1/2/3": own, "1/23": ["dg", "ca1", "ca2/3", "sub"], "123": ["dg", "ca", "sub"]}
+    wanted = [n for n in _names(dataset.labels_names) if n not in ANYWHERE]
+    usual = own == ["dg", "ca1", "ca2", "ca3", "sub"]
+    return wanted if usual and len(wanted) == len(merges[dataset.ca_type]) else None
+
+
+def _names(labels_names: object) -> list[str]:
+    names = dict(labels_names)  # type: ignore[call-overload]
+    return [str(names[i]).strip().lower() for i in sorted(names)]
+
+
+@lru_cache(maxsize=2)
+def _load_once(source: str, checksum: str | None) -> BaseModel:
+    return load_base(source, checksum=checksum)

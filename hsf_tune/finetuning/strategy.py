@@ -1,0 +1,143 @@
+"""What a strategy is, when two are the same, and how a winner is written down.
+
+A strategy maps dotted configuration keys to values. In canonical form equal trainings
+have equal strategies: depth -1 is a number, at depth 0 neither mode nor frequency
+matter, and the length of the run is always part of it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Split
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
+from hsf_tune.records import write_text
+
+MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
+LR, MAX_EPOCHS = "models.lr", "lightning.max_epochs"
+DOCUMENTED_DEFAULT = {MODE: "decoder", DEPTH: -1, FREQUENCY: 4, LR: 1e-3}
+
+
+def canonical(
+    values: Mapping[str, Any], config: Config, blocks: Mapping[str, int]
+) -> dict[str, Any]:
+    """The one form that all strategies training the same thing share.
+
+    Args:
+        values: dotted keys to values; keys that are left out come from `config`.
+        blocks: mode -> number of blocks of the network, from `schedule.n_blocks`.
+
+    Raises:
+        ConfigError: more blocks than the network has.
+    """
+    given = {
+        MODE: config.finetuning.mode,
+        DEPTH: config.finetuning.depth,
+        FREQUENCY: config.finetuning.unfreeze_frequency,
+        LR: config.models.lr,
+        MAX_EPOCHS: config.lightning.max_epochs,
+        **values,
+    }
+    depth = resolve_depth(given[MODE], given[DEPTH], blocks)
+    epochs = resolve_max_epochs(given[MAX_EPOCHS], depth, given[FREQUENCY])
+    result = {**given, DEPTH: depth, LR: float(given[LR]), MAX_EPOCHS: epochs}
+    if depth == 0:
+        del result[MODE], result[FREQUENCY]
+    return dict(sorted(result.items()))
+
+
+def strategy_key(strategy: Mapping[str, Any]) -> str:
+    """Text that is equal for equal canonical strategies, whatever the order of their keys."""
+    return json.dumps(dict(strategy), sort_keys=True)
+
+
+def openings_fit(strategy: Mapping[str, Any]) -> bool:
+    """Whether every block of a canonical strategy has `frequency` epochs after its opening."""
+    depth, frequency = strategy[DEPTH], strategy.get(FREQUENCY, 1)
+    return bool((depth + 1) * frequency <= strategy[MAX_EPOCHS])
+
+
+def describe(strategy: Mapping[str, Any]) -> str:
+    """A strategy in a few words, for tables and sentences."""
+    if not strategy:
+        return "unchanged base model"
+    rate = f"lr {strategy[LR]:.2g}" if LR in strategy else ""
+    known = {MODE, DEPTH, FREQUENCY, LR, MAX_EPOCHS}
+    others = [f"{k.rsplit('.', 1)[-1]} {v}" for k, v in strategy.items() if k not in known]
+    if strategy.get(DEPTH) == 0:
+        parts = ["final convolution only", rate]
+    else:
+        parts = [
+            str(strategy.get(MODE)),
+            f"depth {strategy.get(DEPTH)}",
+            f"every {strategy.get(FREQUENCY)} epochs",
+            rate,
+        ]
+    return ", ".join(p for p in [*parts, *others] if p)
+
+
+@dataclass(frozen=True)
+class SavedStrategy:
+    """A trial written down so that `finetune.py strategy=FILE` repeats it.
+
+    Attributes:
+        config: the whole configuration of the search it comes from, as a plain dict.
+        strategy: canonical dotted keys.
+        precision, threads: of the run; on a CPU equal threads give equal numbers.
+        base_sha256, dataset_key: fingerprints; a differing one is warned about.
+    """
+
+    strategy: Mapping[str, Any]
+    config: Mapping[str, Any]
+    split: Split
+    seed: int
+    threads: int
+    precision: str
+    base_name: str
+    base_sha256: str
+    dataset_key: str
+    arm: str = ""
+    trial: str = ""
+    explored_dice: float | None = None
+    reason: str = ""
+    origin: Mapping[str, str] = field(default_factory=dict)  # versions and the like
+
+
+def save_strategy(path: Path, saved: SavedStrategy) -> None:
+    """Write `best_strategy.yaml`, replacing an older one at once."""
+    header = (
+        "# A finetuning strategy, with all that repeats it.\n"
+        f"#   python finetune.py strategy={path}\n"
+        "# Settings named on the command line replace those written here.\n"
+    )
+    plain = {**asdict(saved), "split": saved.split.to_dict()}
+    write_text(path, header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+
+
+def load_strategy(path: Path) -> SavedStrategy:
+    """Read what `save_strategy` wrote.
+
+    Raises:
+        ConfigError: no such file, or not a strategy file.
+    """
+    try:
+        plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        return SavedStrategy(split=Split.from_dict(plain.pop("split")), **plain)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"strategy={path}: no such file. Expected the best_strategy.yaml of a finished search,"
+            " for example outputs/NAME/best_strategy.yaml."
+        ) from None
+    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"strategy={path} is not a strategy file ({error}). Expected what a search writes as"
+            " best_strategy.yaml."
+        ) from error
