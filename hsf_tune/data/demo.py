@@ -84,8 +84,8 @@ def ensure_demo(main_path: Path | str, datasets: Mapping[str, str]) -> list[Path
                 written.append(folder)
         except OSError as error:
             raise DataError(
-                f"The demo's files can't be written to {folder}: {error}. Expected a folder to write "
-                "in. Start from another working directory, or set datasets.main_path."
+                f"The demo's files can't be written to {folder}: {error}. Expected a folder to "
+                "write in. Start from another working directory, or set datasets.main_path."
             ) from error
     return written
 
