@@ -23,7 +23,7 @@ from hsf_tune.errors import DataError
 
 TaskName = Literal["contrast", "guideline", "pretraining"]
 
-VERSION = 1  # of the drawing: a change of any voxel needs a new number
+VERSION = 2  # of the drawing: a change of any voxel needs a new number
 MARKER = ".demo.json"
 
 
