@@ -8,7 +8,7 @@ import pytest
 from plotly.offline import get_plotlyjs
 
 from hsf_tune.errors import HsfTuneError
-from hsf_tune.records import Records, TrialEnded, TrialStarted
+from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
 from hsf_tune.report import read_run, write_report
 from hsf_tune.report.summary import schema
 
@@ -128,6 +128,41 @@ def test_a_finetuning_run_has_a_report(tmp_path, run_writer):
     events = searched.trial("finetune", "", strategy, "finetune", 1, 42, searched.subjects[:3])
     Records(tmp_path / "f").extend(events)
     assert write_report(tmp_path / "f").verdict.status == "not_confirmed"
+
+
+def test_the_best_trial_is_one_of_the_recommended_strategy(report):
+    """What best_strategy.yaml repeats: the confirmation's fold 1 with the first seed."""
+    started = report.best_trial.started
+    assert dict(started.strategy) == report.summary["recommendation"]["strategy"]
+    assert (started.phase, started.fold, started.seed) == ("confirm", 1, 42)
+
+
+def test_what_the_search_noted_against_itself_is_a_warning(tmp_path, run_writer):
+    """Strategies added after a look at the confirmation; a search that was cut short."""
+    run_writer(tmp_path / "v", n_subjects=8, arms=("encoder", "decoder"))
+    records = Records(tmp_path / "v")
+    records.append(Note("confirmation_voided", "more strategies were asked for"))
+    records.append(Note("time_budget", "the time budget is used up after 90 trials"))
+    warnings = write_report(tmp_path / "v").verdict.warnings
+    assert "The search is not finished: the time budget is used up after 90 trials." in warnings
+    assert any("no longer independent" in w for w in warnings)
+
+
+def test_finalists_are_those_that_the_search_noted(tmp_path, run_writer):
+    """The last note of an arm counts; a strategy confirmed earlier is left out."""
+    searched = run_writer(tmp_path / "n", n_subjects=8, arms=("encoder", "decoder"))
+    run = read_run(tmp_path / "n")
+    kept = run.finalists["encoder"][:2]
+    data = {"arm": "encoder", "finalists": [{"number": 1, "strategy": s} for s in kept]}
+    Records(tmp_path / "n").append(Note("finalists", data=data))
+    decoders = [{"number": 1, "strategy": s} for s in run.finalists["decoder"]]
+    Records(tmp_path / "n").append(
+        Note("finalists", data={"arm": "decoder", "finalists": decoders})
+    )
+    assert len(searched.strategies["encoder"]) == 8
+    again = read_run(tmp_path / "n")
+    assert again.finalists["encoder"] == kept
+    assert len(again.confirmation.finalists["decoder"]) == 3
 
 
 def test_the_test_set_is_reported_apart(tmp_path, run_writer):
