@@ -5,6 +5,7 @@ import time
 
 import jsonschema
 import pytest
+from PIL import Image
 from plotly.offline import get_plotlyjs
 
 from hsf_tune.errors import HsfTuneError
@@ -128,6 +129,19 @@ def test_a_finetuning_run_has_a_report(tmp_path, run_writer):
     events = searched.trial("finetune", "", strategy, "finetune", 1, 42, searched.subjects[:3])
     Records(tmp_path / "f").extend(events)
     assert write_report(tmp_path / "f").verdict.status == "not_confirmed"
+
+
+def test_pictures_to_paste_are_written_as_png(report, explored_run):
+    """Real images of a laptop's width; only the race where nothing was confirmed."""
+    assert [p.name for p in report.pictures] == [
+        "differences.png",
+        "confirmed_dice.png",
+        "race.png",
+    ]
+    for path in report.pictures:
+        with Image.open(path) as picture:
+            assert picture.width == 1210
+    assert [p.name for p in write_report(explored_run).pictures] == ["race.png"]
 
 
 def test_the_best_trial_is_one_of_the_recommended_strategy(report):
