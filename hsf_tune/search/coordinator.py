@@ -84,6 +84,11 @@ class Coordinator:
             study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
         self._note_finalists()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for files that nobody reads, and observers hold
+        threads and locks."""
+        return {}
+
     @property
     def state(self) -> State:
         """What the records say, read again after each change."""
