@@ -57,21 +57,21 @@ class Progress:
     """The display, as a context manager and as an observer of events.
 
     Args:
+        console: where to; standard output by default.
         expected: arm -> trials and epochs of the whole run; `expect` changes it later.
         title: first words of the display, such as the run's name.
-        console: where to; standard output by default.
     """
 
     def __init__(
         self,
-        expected: Mapping[str, Expected] | None = None,
+        console: Console | None = None,
+        expected: Mapping[str, tuple[int, int]] | None = None,
         *,
         title: str = "",
-        console: Console | None = None,
     ) -> None:
-        self.title = title
         self.console = console or Console()
-        self._expected = dict(expected or {})
+        self.title = title
+        self._expected = {arm: Expected(*parts) for arm, parts in (expected or {}).items()}
         self._trials: dict[str, _Trial] = {}
         self._stage = ""
         self._lock = threading.RLock()  # events and the display come from different threads

@@ -46,11 +46,11 @@ def project(tmp_path, monkeypatch, database):
 class Run:
     """A run folder whose events go to the records first, to the tracker then."""
 
-    def __init__(self, folder, uri=URI, nested=True, required=True):
+    def __init__(self, folder, uri=URI, required=True):
         self.folder, self.said = folder, []
         self.config = TrackingConfig(uri=uri, required=required)
         self.records = Records(folder)
-        self.tracker = MlflowTracker(self.config, folder, nested=nested, say=self.said.append)
+        self.tracker = MlflowTracker(self.config, folder, say=self.said.append)
 
     def __call__(self, *events):
         for event in events:
@@ -194,7 +194,7 @@ class TestOneSearch:
     def test_a_finetuning_is_one_run_without_a_parent(self, project):
         """Its run carries the files of the folder too."""
         folder = project / "outputs" / "fine"
-        run = Run(folder, nested=False)
+        run = Run(folder)
         (folder).mkdir(parents=True)
         (folder / "config.yaml").write_text("seed: 1")
         run.tracker.log_artifacts([folder / "config.yaml"])
@@ -362,6 +362,17 @@ class TestAway:
         sync_folder(run.folder, TrackingConfig(uri=URI), say=print)
         assert sorted(found_runs()) == ["", "a", "b"]
 
+    def test_a_server_that_never_answers_holds_nobody_up(self, project):
+        """It takes connections and is silent: events cost nothing, `close` keeps its time."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            run = Run(project / "outputs" / "one", uri=uri, required=False)
+            assert run.tracker.check_reachable(timeout_s=0.5) is False
+            begin = time.monotonic()
+            run(*whole_trial())
+            assert run.tracker.close(timeout_s=0.5) == 1
+            assert time.monotonic() - begin < 2
+
     def test_a_database_that_can_not_be_created_is_refused(self, project):
         """A path below a file, named in the message."""
         run = Run(project / "outputs" / "one", uri=f"sqlite:///{project}/mlflow.db/new.db")
@@ -416,6 +427,37 @@ class TestAway:
             assert len(run.said) == 2
         finally:
             end_server(server)
+
+
+class TestLifetime:
+    @pytest.mark.parametrize(
+        ("raised", "expected"),
+        [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")],
+    )
+    def test_a_search_left_by_an_exception_has_its_status(self, project, raised, expected):
+        """As a context manager the tracker closes itself; its running trials become KILLED."""
+        records = Records(project / "outputs" / "one")
+        config = TrackingConfig(uri=URI)
+        events = [started(), epoch(0)]
+        try:
+            with MlflowTracker.start(config, "mine", records.folder) as tracker:
+                for event in events:
+                    records.append(event)
+                    tracker(event)
+                if raised:
+                    raise raised
+        except (KeyboardInterrupt, ValueError):
+            pass
+        runs = found_runs()
+        assert runs[""].info.status == expected
+        assert runs[""].info.run_name == "mine"
+        assert runs["explore-encoder-000-f1"].info.status == "KILLED"
+
+    def test_without_tracking_there_is_no_tracker(self, project):
+        """`tracking.enabled=false` touches no database."""
+        config = TrackingConfig(enabled=False, uri="sqlite:///other.db")
+        assert MlflowTracker.start(config, "mine", project / "outputs" / "one") is None
+        assert not (project / "other.db").exists()
 
 
 class TestNames:

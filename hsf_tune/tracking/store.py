@@ -45,6 +45,7 @@ _ENVIRONMENT = {  # set where the user has not; a server that is away blocks sec
 }
 _QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
 _SEARCH = ""  # key of the parent among the runs
+ALONE = "finetune"  # phase of a trial that is a run of its own, without a parent
 _BATCH = 900  # points a request; MLflow takes 1000
 
 
@@ -62,17 +63,16 @@ class _Run:
 
 
 class MlflowStore:
-    """The runs of one search, or of one finetuning.
+    """The runs of one search (a parent, and a child a trial), or the one run of a finetuning.
 
     Args:
         config: where MLflow is, and the experiment's name.
         folder: the run's folder; artifacts are named relative to it.
         name: of the parent run.
-        nested: one parent with a child a trial; without it every trial stands alone.
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, name: str, nested: bool) -> None:
-        self.config, self.folder, self.name, self.nested = config, folder, name, nested
+    def __init__(self, config: TrackingConfig, folder: Path, name: str) -> None:
+        self.config, self.folder, self.name = config, folder, name
         self._client: Any = None
         self._experiment: str | None = None
         self._identity: str | None = None
@@ -182,8 +182,8 @@ class MlflowStore:
 
     def end_search(self, status: str) -> None:
         """Set the parent's status, where there is one: FINISHED, KILLED or FAILED."""
-        if self.identified and (self.nested or _SEARCH in self._listed()):
-            run = self._parent()
+        run = self._listed().get(_SEARCH) if self.identified else None
+        if run is not None and run.status != status:
             self._client.set_terminated(run.id, status)
             run.status = status
 
@@ -193,7 +193,7 @@ class MlflowStore:
         run = self._listed().get(started.trial)
         if run is None:
             tags = {**tags_of(started), KIND_TAG: "trial", TRIAL_TAG: started.trial}
-            if self.nested:
+            if started.phase != ALONE:
                 tags["mlflow.parentRunId"] = self._parent().id
             run = self._create(started.trial, started.trial, tags, started.time)
         return run
@@ -208,10 +208,8 @@ class MlflowStore:
         return run
 
     def _main_run(self) -> _Run:
-        trials = [run for key, run in self._listed().items() if key != _SEARCH]
-        if self.nested or not trials:
-            return self._parent()
-        return next((run for run in trials if run.phase != "base"), trials[0])
+        alone = (run for run in self._listed().values() if run.phase == ALONE)
+        return next(alone, None) or self._parent()
 
     def _create(self, key: str, name: str, tags: dict[str, str], start_s: float) -> _Run:
         runs = self._listed()

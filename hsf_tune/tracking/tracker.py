@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from hsf_tune.config import TrackingConfig
@@ -27,7 +28,7 @@ RUN_FILES = (
     "report.json", "scores.csv", "trials.csv",
 )  # fmt: skip
 PARENT_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0  # between two rounds; it doubles from failure to failure
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two rounds; it doubles from failure to failure
 CLOSING_PAUSE_S = 0.5
 STRIKES = 3  # refusals by a server that answers, after which a trial is set aside
 
@@ -38,9 +39,10 @@ class MlflowTracker:
     Args:
         config: where MLflow is, the experiment, and whether it is required at the start.
         folder: the run's folder; its `trials.jsonl` holds an event before it comes here.
-        name: of the parent run; the folder's name by default.
-        nested: a parent run with one child a trial; False where there is one trial only.
+        name: of the parent run of a search; the folder's name by default.
         say: called, mostly from the thread, with a sentence for the user.
+
+    As a context manager it closes itself, with the status that an exception tells.
     """
 
     def __init__(
@@ -49,11 +51,10 @@ class MlflowTracker:
         folder: Path | str,
         *,
         name: str | None = None,
-        nested: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.folder = config, Path(folder).resolve()
-        self._store = MlflowStore(config, self.folder, name or self.folder.name, nested)
+        self._store = MlflowStore(config, self.folder, name or self.folder.name)
         self._say = say or logging.getLogger(__name__).warning
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._backlog = Backlog()
@@ -64,6 +65,43 @@ class MlflowTracker:
         self._over = False  # all is sent, the search's status too
         self._tried, self._hurry, self._stopped, self._done = (threading.Event() for _ in range(4))
         threading.Thread(target=self._work, name="mlflow", daemon=True).start()
+
+    @classmethod
+    def start(
+        cls,
+        config: TrackingConfig,
+        name: str,
+        folder: Path | str,
+        say: Callable[[str], None] | None = None,
+        *,
+        records: Records | None = None,
+    ) -> MlflowTracker | None:
+        """A tracker that is connected and has been given earlier records; None if not enabled.
+
+        Raises:
+            TrackingError: MLflow does not answer, and `tracking.required` is set.
+        """
+        if not config.enabled:
+            return None
+        tracker = cls(config, folder, name=name, say=say)
+        tracker.check_reachable()
+        if records is not None:
+            tracker.sync(records)
+        return tracker
+
+    def __enter__(self) -> MlflowTracker:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._status is None:
+            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            status = "finished" if error is None else "interrupted" if stopped else "failed"
+            self.close(status=status)
 
     def check_reachable(self, timeout_s: float = 60.0) -> bool:
         """Wait for the first connection, which also creates a missing SQLite database.
@@ -238,8 +276,7 @@ class MlflowTracker:
 
     def _may_send_run_files(self) -> bool:
         """Run-level files need a run to go to, which needs a record to be told by."""
-        has_run = self._store.nested or self._store.has_trials or self._status is not None
-        return self._store.identified and has_run
+        return self._store.identified and (self._store.has_trials or self._status is not None)
 
     def _stop(self) -> None:
         self._stopped.set()
@@ -264,13 +301,11 @@ def sync_folder(
         raise TrackingError(
             f"{folder / 'trials.jsonl'} holds no trial. Give the folder of a run: outputs/NAME."
         )
-    trials = records.trials.values()
-    nested = not any(record.started.phase == "finetune" for record in trials)
-    tracker = MlflowTracker(replace(config, required=True), folder, nested=nested, say=say)
-    tracker.check_reachable()
-    tracker.sync(records)
+    wanted = replace(config, enabled=True, required=True)
+    tracker = MlflowTracker.start(wanted, folder.name, folder, say, records=records)
+    assert tracker is not None
     tracker.log_artifacts(path for name in RUN_FILES if (path := folder / name).exists())
-    over = all(record.ended is not None for record in trials)
+    over = all(record.ended is not None for record in records.trials.values())
     return tracker.close(120.0, "finished" if over else "interrupted", patient=True)
 
 
