@@ -22,7 +22,7 @@ BASE, DEFAULT = "base", "documented_default"
 BASELINE_ARMS = {BASE: BASE, DEFAULT: DEFAULT, "default": DEFAULT}  # arm of a trial -> its role
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confirmed:
     """One strategy's scores in the confirmation.
 
@@ -48,7 +48,7 @@ class Confirmed:
         return mean_over_subjects(self.dice)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confirmation:
     """The confirmation's scores, on one axis of subjects and one of seeds.
 
