@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pty
 import subprocess
@@ -85,6 +86,13 @@ class TestTerminal:
         )  # fmt: skip
         assert "0.700" in rows(progress)[1]["encoder"]
 
+    def test_a_dice_that_is_not_known_is_never_the_best(self):
+        """nan of one trial does not hide another's value."""
+        progress = Progress(terminal())
+        for trial, dice in (("a", math.nan), ("b", 0.6), ("c", None)):
+            show(progress, started(trial), TrialEnded(trial, "finished", dice=dice))
+        assert "0.600" in rows(progress)[1]["encoder"]
+
     def test_a_warning_and_a_failure_are_printed_above_the_table(self):
         """The reason of a failure is read once, not hidden in a count."""
         console = terminal()
@@ -100,9 +108,9 @@ class TestTerminal:
         assert "the loss is nan" in text
 
     def test_title_and_stage_stand_above_the_table(self):
-        """The newest stage counts."""
+        """The stage is that of the trial that began last."""
         progress = Progress(terminal(), title="demo")
-        show(progress, Note("stage", "exploration"), Note("stage", "confirmation"))
+        show(progress, started("a"), started("b", phase="confirm"))
         assert rows(progress)[0].strip() == "demo · confirmation"
 
     @pytest.mark.parametrize("width", [75, 95, 200])
@@ -175,8 +183,8 @@ class TestLog:
         with Progress(console, {"encoder": Expected(2, 40)}) as progress:
             show(
                 progress,
-                Note("stage", "exploration"),
-                Note("finalists", "explore-encoder-000"),
+                Note("proposed", "explore-encoder-000"),
+                Note("finalists", "encoder is explored"),
                 started("a"),
                 *epochs("a", 0, 20),
                 TrialEnded("a", "finished", dice=0.8123),
@@ -184,7 +192,7 @@ class TestLog:
                 TrialEnded("b", "failed", reason="[models.lr] the loss is nan in epoch 3"),
             )
         lines = console.file.getvalue().splitlines()
-        assert lines[0] == "exploration"
+        assert lines[0] == "encoder is explored"
         assert lines[1].startswith("[1/2]  a  finished  Dice 0.812")
         assert lines[2] == "[2/2]  b  failed  [models.lr] the loss is nan in epoch 3"
         assert len(lines) == 3
