@@ -60,20 +60,20 @@ class Progress:
     """The display, as a context manager and as an observer of events.
 
     Args:
-        console: where to; standard output by default.
         expected: arm -> trials and epochs of the whole run; `expect` changes it later.
         title: first words of the display, such as the run's name.
+        console: where to; standard output by default.
     """
 
     def __init__(
         self,
-        console: Console | None = None,
         expected: Mapping[str, tuple[int, int]] | None = None,
         *,
         title: str = "",
+        console: Console | None = None,
     ) -> None:
-        self.console = console or Console()
         self.title = title
+        self.console = console or Console()
         self._expected = {arm: Expected(*parts) for arm, parts in (expected or {}).items()}
         self._trials: dict[str, _Trial] = {}
         self._stage = ""

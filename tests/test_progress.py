@@ -61,7 +61,9 @@ def clock(monkeypatch):
 class TestTerminal:
     def test_each_arm_shows_its_trials_by_state_and_its_best_dice(self):
         """Running, pruned and failed trials are counted; the best is the last epochs' highest."""
-        progress = Progress(terminal(), {"encoder": Expected(4, 80), "head": Expected(2, 40)})
+        progress = Progress(
+            {"encoder": Expected(4, 80), "head": Expected(2, 40)}, console=terminal()
+        )
         show(
             progress,
             *(started(t) for t in "abcd"),
@@ -78,7 +80,7 @@ class TestTerminal:
 
     def test_confirmation_does_not_change_the_best_of_the_exploration(self):
         """Other folds, other subjects: their Dice can't be compared in this table."""
-        progress = Progress(terminal())
+        progress = Progress(console=terminal())
         show(
             progress,
             started("a"), TrialEnded("a", "finished", dice=0.7),
@@ -88,7 +90,7 @@ class TestTerminal:
 
     def test_a_dice_that_is_not_known_is_never_the_best(self):
         """nan of one trial does not hide another's value."""
-        progress = Progress(terminal())
+        progress = Progress(console=terminal())
         for trial, dice in (("a", math.nan), ("b", 0.6), ("c", None)):
             show(progress, started(trial), TrialEnded(trial, "finished", dice=dice))
         assert "0.600" in rows(progress)[1]["encoder"]
@@ -96,7 +98,7 @@ class TestTerminal:
     def test_a_warning_and_a_failure_are_printed_above_the_table(self):
         """The reason of a failure is read once, not hidden in a count."""
         console = terminal()
-        with Progress(console, {"encoder": Expected(1, 20)}) as progress:
+        with Progress({"encoder": Expected(1, 20)}, console=console) as progress:
             show(
                 progress,
                 Note("warning", "3 cases have no CA2"),
@@ -109,14 +111,14 @@ class TestTerminal:
 
     def test_title_and_stage_stand_above_the_table(self):
         """The stage is that of the trial that began last."""
-        progress = Progress(terminal(), title="demo")
+        progress = Progress(title="demo", console=terminal())
         show(progress, started("a"), started("b", phase="confirm"))
         assert rows(progress)[0].strip() == "demo · confirmation"
 
     @pytest.mark.parametrize("width", [75, 95, 200])
     def test_no_line_is_wider_than_the_terminal(self, width):
         """Eight trials at a time shorten the last column or drop it, never the others."""
-        progress = Progress(terminal(width), {"encoder": Expected(40, 800)})
+        progress = Progress({"encoder": Expected(40, 800)}, console=terminal(width))
         show(progress, *(started(f"t{i}", fold=i % 3) for i in range(8)))
         lines = drawn(progress)
         assert len(lines) == 3
@@ -125,7 +127,7 @@ class TestTerminal:
 
     def test_events_and_drawing_may_come_from_different_threads(self):
         """A display that refreshes all the time while events pour in raises nothing."""
-        progress = Progress(terminal(), {"encoder": Expected(200, 4000)})
+        progress = Progress({"encoder": Expected(200, 4000)}, console=terminal())
         faults, stop = [], threading.Event()
 
         def draw():
@@ -152,7 +154,7 @@ class TestTerminal:
         code = """
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import TrialEnded, TrialStarted
-with Progress(expected={"encoder": (2, 40)}, title="demo") as progress:
+with Progress({"encoder": (2, 40)}, title="demo") as progress:
     progress(TrialStarted("a", "explore", "encoder", {}, 1, 42, 20, [], []))
     progress(TrialEnded("a", "finished", dice=0.8123))
 """
@@ -180,7 +182,7 @@ class TestLog:
     def test_elsewhere_each_ended_trial_is_one_plain_line(self):
         """No colours, no cursor movements, no line for epochs."""
         console = Console(file=io.StringIO(), width=40)
-        with Progress(console, {"encoder": Expected(2, 40)}) as progress:
+        with Progress({"encoder": Expected(2, 40)}, console=console) as progress:
             show(
                 progress,
                 Note("proposed", "explore-encoder-000"),
@@ -201,7 +203,7 @@ class TestLog:
 class TestTimeLeft:
     def test_it_follows_from_epochs_left_and_rate(self, clock):
         """10 of 40 epochs in 60 s leave 30 epochs, 180 s."""
-        progress = Progress(terminal(), {"encoder": Expected(2, 40)})
+        progress = Progress({"encoder": Expected(2, 40)}, console=terminal())
         show(progress, started("a"))
         assert progress.seconds_left() is None
         clock[0] += 60
@@ -210,7 +212,7 @@ class TestTimeLeft:
 
     def test_epochs_that_a_failed_trial_will_not_run_are_not_waited_for(self, clock):
         """Of 40 epochs, 20 belong to a trial that failed after 10."""
-        progress = Progress(terminal(), {"encoder": Expected(2, 40)})
+        progress = Progress({"encoder": Expected(2, 40)}, console=terminal())
         show(progress, started("a"))
         clock[0] += 60
         show(progress, *epochs("a", 0, 10), TrialEnded("a", "failed"))
@@ -218,7 +220,7 @@ class TestTimeLeft:
 
     def test_epochs_reported_twice_count_once(self, clock):
         """A trial that went on from its checkpoint repeats an epoch."""
-        progress = Progress(terminal(), {"encoder": Expected(2, 40)})
+        progress = Progress({"encoder": Expected(2, 40)}, console=terminal())
         show(progress, started("a"))
         clock[0] += 60
         show(progress, *epochs("a", 0, 10), started("a"), *epochs("a", 9, 10))
@@ -229,7 +231,7 @@ class TestTimeLeft:
         records = Records(tmp_path)
         records.extend([started("a"), *epochs("a", 0, 20), TrialEnded("a", "finished", dice=0.7)])
         records.extend([started("b"), *epochs("b", 0, 10)])
-        progress = Progress(terminal(), {"encoder": Expected(2, 40)})
+        progress = Progress({"encoder": Expected(2, 40)}, console=terminal())
         progress.resume(records)
         assert progress.seconds_left() is None
         assert "1/2" in rows(progress)[1]["encoder"]
@@ -250,7 +252,7 @@ class TestTimeLeft:
 
 def test_an_event_in_a_terminal_costs_less_than_a_millisecond():
     """Drawing is the display's own thread's work."""
-    with Progress(terminal(), {"encoder": Expected(1, 500)}) as progress:
+    with Progress({"encoder": Expected(1, 500)}, console=terminal()) as progress:
         progress(started("a", max_epochs=500))
         begin = time.perf_counter()
         show(progress, *epochs("a", 0, 500))

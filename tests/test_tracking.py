@@ -46,11 +46,11 @@ def project(tmp_path, monkeypatch, database):
 class Run:
     """A run folder whose events go to the records first, to the tracker then."""
 
-    def __init__(self, folder, uri=URI, required=True):
+    def __init__(self, folder, uri=URI, nested=True, required=True):
         self.folder, self.said = folder, []
         self.config = TrackingConfig(uri=uri, required=required)
         self.records = Records(folder)
-        self.tracker = MlflowTracker(self.config, folder, say=self.said.append)
+        self.tracker = MlflowTracker(self.config, folder, nested=nested, say=self.said.append)
 
     def __call__(self, *events):
         for event in events:
@@ -194,14 +194,15 @@ class TestOneSearch:
     def test_a_finetuning_is_one_run_without_a_parent(self, project):
         """Its run carries the files of the folder too."""
         folder = project / "outputs" / "fine"
-        run = Run(folder)
-        (folder).mkdir(parents=True)
+        run = Run(folder, nested=False)
+        folder.mkdir(parents=True)
         (folder / "config.yaml").write_text("seed: 1")
         run.tracker.log_artifacts([folder / "config.yaml"])
         run(Note("start"), started("finetune", "finetune"), epoch(0, "finetune"), ended("finetune"))
         assert run.tracker.close() == 0
         runs = found_runs()
         assert list(runs) == ["finetune"]
+        assert runs["finetune"].info.run_name == "fine"
         assert "mlflow.parentRunId" not in runs["finetune"].data.tags
         assert artifacts(runs["finetune"]) == ["config.yaml"]
 
@@ -289,6 +290,7 @@ class TestRecords:
             (0, 0.5), (1, 0.6), (2, 0.7), (3, 0.8),
         ]  # fmt: skip
         assert {r.info.status for r in runs.values()} == {"FINISHED"}
+        assert not runs["explore-encoder-000-f1"].data.tags["reason"]
 
     def test_what_a_killed_process_had_not_sent_is_sent_at_the_resume(self, project):
         """Epochs that are in the records alone reach MLflow through sync."""
@@ -427,37 +429,6 @@ class TestAway:
             assert len(run.said) == 2
         finally:
             end_server(server)
-
-
-class TestLifetime:
-    @pytest.mark.parametrize(
-        ("raised", "expected"),
-        [(None, "FINISHED"), (KeyboardInterrupt, "KILLED"), (ValueError, "FAILED")],
-    )
-    def test_a_search_left_by_an_exception_has_its_status(self, project, raised, expected):
-        """As a context manager the tracker closes itself; its running trials become KILLED."""
-        records = Records(project / "outputs" / "one")
-        config = TrackingConfig(uri=URI)
-        events = [started(), epoch(0)]
-        try:
-            with MlflowTracker.start(config, "mine", records.folder) as tracker:
-                for event in events:
-                    records.append(event)
-                    tracker(event)
-                if raised:
-                    raise raised
-        except (KeyboardInterrupt, ValueError):
-            pass
-        runs = found_runs()
-        assert runs[""].info.status == expected
-        assert runs[""].info.run_name == "mine"
-        assert runs["explore-encoder-000-f1"].info.status == "KILLED"
-
-    def test_without_tracking_there_is_no_tracker(self, project):
-        """`tracking.enabled=false` touches no database."""
-        config = TrackingConfig(enabled=False, uri="sqlite:///other.db")
-        assert MlflowTracker.start(config, "mine", project / "outputs" / "one") is None
-        assert not (project / "other.db").exists()
 
 
 class TestNames:

@@ -45,7 +45,6 @@ _ENVIRONMENT = {  # set where the user has not; a server that is away blocks sec
 }
 _QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
 _SEARCH = ""  # key of the parent among the runs
-ALONE = "finetune"  # phase of a trial that is a run of its own, without a parent
 _BATCH = 900  # points a request; MLflow takes 1000
 
 
@@ -58,21 +57,23 @@ class _Run:
     status: str = "RUNNING"
     last_epoch: int = -1
     described: bool = False  # parameters and tags
+    reason: str = ""
     sent: str = ""  # time of the end whose points and artifacts are complete
     ended: str = ""  # time of the end whose points and status are there
 
 
 class MlflowStore:
-    """The runs of one search (a parent, and a child a trial), or the one run of a finetuning.
+    """The runs of one search, or of one finetuning.
 
     Args:
         config: where MLflow is, and the experiment's name.
         folder: the run's folder; artifacts are named relative to it.
-        name: of the parent run.
+        name: of the parent run, or of the only one.
+        nested: one parent with a child a trial; without it every trial stands alone.
     """
 
-    def __init__(self, config: TrackingConfig, folder: Path, name: str) -> None:
-        self.config, self.folder, self.name = config, folder, name
+    def __init__(self, config: TrackingConfig, folder: Path, name: str, nested: bool) -> None:
+        self.config, self.folder, self.name, self.nested = config, folder, name, nested
         self._client: Any = None
         self._experiment: str | None = None
         self._identity: str | None = None
@@ -130,9 +131,10 @@ class MlflowStore:
             tags[EPOCH_TAG] = str(max(p.step for p in points))
         if ended is not None and run.ended != repr(ended.time):
             points += final_points(record)
-            tags[REASON_TAG] = ended.reason or ""
-        elif ended is None and (interrupted or run.status != "RUNNING"):
-            tags[REASON_TAG] = "the search was interrupted" if interrupted else ""
+        waiting = "the search was interrupted" if interrupted else ""
+        reason = waiting if ended is None else ended.reason or ""
+        if reason != run.reason:
+            tags[REASON_TAG] = run.reason = reason
         params = {} if run.described else params_of(record.started)
         self._log(run.id, points, params, tags)
         run.described = True
@@ -182,8 +184,8 @@ class MlflowStore:
 
     def end_search(self, status: str) -> None:
         """Set the parent's status, where there is one: FINISHED, KILLED or FAILED."""
-        run = self._listed().get(_SEARCH) if self.identified else None
-        if run is not None and run.status != status:
+        if self.identified and (self.nested or _SEARCH in self._listed()):
+            run = self._parent()
             self._client.set_terminated(run.id, status)
             run.status = status
 
@@ -193,9 +195,10 @@ class MlflowStore:
         run = self._listed().get(started.trial)
         if run is None:
             tags = {**tags_of(started), KIND_TAG: "trial", TRIAL_TAG: started.trial}
-            if started.phase != ALONE:
+            if self.nested:
                 tags["mlflow.parentRunId"] = self._parent().id
-            run = self._create(started.trial, started.trial, tags, started.time)
+            name = started.trial if self.nested else self.name
+            run = self._create(started.trial, name, tags, started.time)
         return run
 
     def _parent(self) -> _Run:
@@ -208,8 +211,10 @@ class MlflowStore:
         return run
 
     def _main_run(self) -> _Run:
-        alone = (run for run in self._listed().values() if run.phase == ALONE)
-        return next(alone, None) or self._parent()
+        trials = [run for key, run in self._listed().items() if key != _SEARCH]
+        if self.nested or not trials:
+            return self._parent()
+        return next((run for run in trials if run.phase != "base"), trials[0])
 
     def _create(self, key: str, name: str, tags: dict[str, str], start_s: float) -> _Run:
         runs = self._listed()
@@ -299,6 +304,7 @@ def _known(run: Any) -> _Run:
         status=run.info.status,
         last_epoch=int(tags.get(EPOCH_TAG, -1)),
         described=bool(run.data.params),
+        reason=tags.get(REASON_TAG, ""),
         sent=sent,
         ended=sent,
     )

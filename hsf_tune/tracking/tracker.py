@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from hsf_tune.config import TrackingConfig
@@ -39,10 +38,9 @@ class MlflowTracker:
     Args:
         config: where MLflow is, the experiment, and whether it is required at the start.
         folder: the run's folder; its `trials.jsonl` holds an event before it comes here.
-        name: of the parent run of a search; the folder's name by default.
+        name: of the parent run, or of the only one; the folder's name by default.
+        nested: a parent run with one child a trial; False where there is one trial only.
         say: called, mostly from the thread, with a sentence for the user.
-
-    As a context manager it closes itself, with the status that an exception tells.
     """
 
     def __init__(
@@ -51,10 +49,11 @@ class MlflowTracker:
         folder: Path | str,
         *,
         name: str | None = None,
+        nested: bool = True,
         say: Callable[[str], None] | None = None,
     ) -> None:
         self.config, self.folder = config, Path(folder).resolve()
-        self._store = MlflowStore(config, self.folder, name or self.folder.name)
+        self._store = MlflowStore(config, self.folder, name or self.folder.name, nested)
         self._say = say or logging.getLogger(__name__).warning
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._backlog = Backlog()
@@ -65,43 +64,6 @@ class MlflowTracker:
         self._over = False  # all is sent, the search's status too
         self._tried, self._hurry, self._stopped, self._done = (threading.Event() for _ in range(4))
         threading.Thread(target=self._work, name="mlflow", daemon=True).start()
-
-    @classmethod
-    def start(
-        cls,
-        config: TrackingConfig,
-        name: str,
-        folder: Path | str,
-        say: Callable[[str], None] | None = None,
-        *,
-        records: Records | None = None,
-    ) -> MlflowTracker | None:
-        """A tracker that is connected and has been given earlier records; None if not enabled.
-
-        Raises:
-            TrackingError: MLflow does not answer, and `tracking.required` is set.
-        """
-        if not config.enabled:
-            return None
-        tracker = cls(config, folder, name=name, say=say)
-        tracker.check_reachable()
-        if records is not None:
-            tracker.sync(records)
-        return tracker
-
-    def __enter__(self) -> MlflowTracker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if self._status is None:
-            stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            status = "finished" if error is None else "interrupted" if stopped else "failed"
-            self.close(status=status)
 
     def check_reachable(self, timeout_s: float = 60.0) -> bool:
         """Wait for the first connection, which also creates a missing SQLite database.
@@ -202,7 +164,7 @@ class MlflowTracker:
             if self._trouble is None and self._tried.is_set() and not self._stopped.is_set():
                 self._say(_away(self.config.uri, error))
             self._trouble = error
-            self._pause_s = min(max(1.0, 2 * self._pause_s), LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
             if self._trouble is not None:
                 self._say(f"MLflow at {self.config.uri} is back and has everything up to here.")
@@ -276,7 +238,8 @@ class MlflowTracker:
 
     def _may_send_run_files(self) -> bool:
         """Run-level files need a run to go to, which needs a record to be told by."""
-        return self._store.identified and (self._store.has_trials or self._status is not None)
+        has_run = self._store.nested or self._store.has_trials or self._status is not None
+        return self._store.identified and has_run
 
     def _stop(self) -> None:
         self._stopped.set()
@@ -301,11 +264,13 @@ def sync_folder(
         raise TrackingError(
             f"{folder / 'trials.jsonl'} holds no trial. Give the folder of a run: outputs/NAME."
         )
-    wanted = replace(config, enabled=True, required=True)
-    tracker = MlflowTracker.start(wanted, folder.name, folder, say, records=records)
-    assert tracker is not None
+    trials = records.trials.values()
+    nested = not any(record.started.phase == "finetune" for record in trials)
+    tracker = MlflowTracker(replace(config, required=True), folder, nested=nested, say=say)
+    tracker.check_reachable()
+    tracker.sync(records)
     tracker.log_artifacts(path for name in RUN_FILES if (path := folder / name).exists())
-    over = all(record.ended is not None for record in records.trials.values())
+    over = all(record.ended is not None for record in trials)
     return tracker.close(120.0, "finished" if over else "interrupted", patient=True)
 
 
