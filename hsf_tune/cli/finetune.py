@@ -69,15 +69,19 @@ def _finetune(words: list[str]) -> int:
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
     write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
-    ended = _train(config, spec, folder, console, name, threads)
-    reason = "the one strategy of this run"
-    save_trial(folder, prepared, config, spec, ended, threads, reason)
+    ended = _train(prepared, config, spec, folder, console, name, threads)
     _print_result(ended, folder, console)
     return 0
 
 
 def _train(
-    config: Config, spec: TrialSpec, folder: Path, console: Console, name: str, threads: int
+    prepared: Prepared,
+    config: Config,
+    spec: TrialSpec,
+    folder: Path,
+    console: Console,
+    name: str,
+    threads: int,
 ) -> TrialEnded:
     records = Records(folder)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
@@ -89,6 +93,8 @@ def _train(
             trial_folder = folder / "checkpoints" / spec.trial
             ended = fit(config, spec, trial_folder, on_event, threads=threads)
         records.write_tables()
+        reason = "the one strategy of this run"
+        save_trial(folder, prepared, config, spec, ended, threads, reason)
         status = "finished"
         return ended
     finally:

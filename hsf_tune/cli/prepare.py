@@ -152,7 +152,11 @@ def start_tracking(
     """
     if not config.tracking.enabled:
         return None
-    tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=console.print)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=say)
     tracker.check_reachable()
     tracker.sync(records)
     return tracker

@@ -125,7 +125,7 @@ def _search(
     finally:
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            tracker.close(status=status)
+            tracker.close(timeout_s=60, status=status)
 
 
 def _finish(
