@@ -110,7 +110,7 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _mixture(mean: Tensor, var: Tensor, shares: Tensor) -> tuple[Tensor, ...]:
     """Mean and variance of the layer, the mixed mean, and the mixed standard deviation."""
     layer_mean = mean.mean(dim=1, keepdim=True)
-    layer_var = (var + mean * mean).mean(dim=1, keepdim=True) - layer_mean * layer_mean
+    layer_var = (var + (mean - layer_mean).square()).mean(dim=1, keepdim=True)
     mixed_mean = shares[0] * mean + shares[1] * layer_mean
     std = torch.sqrt(shares[2] * var + shares[3] * layer_var + EPS)
     return layer_mean, layer_var, mixed_mean, std
@@ -146,7 +146,7 @@ class _SwitchNorm(Function):
 
         d_x = d_shares = None
         if needs_x:
-            # layer_var = mean over channels of (var + mean^2), less layer_mean^2
+            # layer_var = mean over channels of var + (mean - layer_mean)^2
             d_layer_mean = mean_layer * d_mixed_mean.mean(dim=1, keepdim=True)
             d_layer_var = var_layer * d_mixed_var.mean(dim=1, keepdim=True)
             d_mean = mean_own * d_mixed_mean + d_layer_mean
