@@ -112,14 +112,13 @@ def _allowed(
 
 def _channels_of(name: str) -> tuple[int, ...]:
     """HSF's channels that a label's name stands for; empty for HEAD, TAIL and unknown names."""
-    word = re.sub(r"[\s_+&/,.-]", "", name.upper())
+    word = re.sub(r"[\s_]", "", name.upper())
     if word in ("DG", "SUB"):
         return (_DG,) if word == "DG" else (_SUB,)
     if word == "CA":
         return (_CA1, _CA2, _CA3)
-    fields = (
-        re.fullmatch(r"(?:CA)?([123](?:(?:CA)?[123])*)", word) if word.startswith("CA") else None
-    )
-    if fields is None:
-        return ()
-    return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", fields[1])}))
+    if span := re.fullmatch(r"CA([123])-(?:CA)?([123])", word):
+        return tuple(range(int(span[1]) + _DG, int(span[2]) + _CA1))
+    if listed := re.fullmatch(r"CA([123](?:[/+&,]?(?:CA)?[123])*)", word):
+        return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", listed[1])}))
+    return ()
