@@ -67,7 +67,9 @@ def _finetune(words: list[str]) -> int:
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
-    write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
+    write_run_files(
+        folder, config, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words]
+    )
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
     ended = _train(prepared, config, spec, folder, console, name, threads)
     _print_result(ended, folder, console)

@@ -82,13 +82,17 @@ def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:
 
 
 def write_run_files(
-    folder: Path, prepared: Prepared, splits: dict[str, Any], command: Sequence[str]
+    folder: Path,
+    config: Config,
+    prepared: Prepared,
+    splits: dict[str, Any],
+    command: Sequence[str],
 ) -> None:
     """`config.yaml` and `dataset.json`: what the run is made of."""
     header = f"# The configuration of this run, resolved.\n# command: {' '.join(command)}\n"
     write_text(
         folder / "config.yaml",
-        header + yaml.safe_dump(prepared.config.to_dict(), sort_keys=False, allow_unicode=True),
+        header + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
     )
     write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
 
