@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from hsf_tune.cli.prepare import Prepared
+from hsf_tune.cli.winner import BEST, best_strategy_hint
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.fit import Placement
 from hsf_tune.finetuning.probe import StepCost
@@ -133,7 +134,11 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
             f"Recommended: {describe(recommendation['strategy'])}. {recommendation['reason']}",
             highlight=False,
         )
-    console.print(f"Everything is in {folder}; compare the trials with: mlflow ui", highlight=False)
+    if (folder / BEST).exists():
+        console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
+    console.print(
+        f"Report: {folder / 'report.html'}. Compare the trials with: mlflow ui", highlight=False
+    )
 
 
 def _dice(value: float | None) -> str:

@@ -26,6 +26,7 @@ from hsf_tune.cli.prepare import (
 )
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
+from hsf_tune.cli.winner import write_recommended
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -120,22 +121,33 @@ def _search(
                 observers=[*([tracker] if tracker else []), progress],
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
-        return _finish(folder, records, outcome, name, console)
+        return _finish(prepared, config, splits, folder, records, outcome, console)
     finally:
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            tracker.close(status=status)
+            tracker.close(timeout_s=60, status=status)
 
 
 def _finish(
-    folder: Path, records: Records, outcome: SearchOutcome, name: str, console: Console
+    prepared: Prepared,
+    config: Config,
+    splits: Splits,
+    folder: Path,
+    records: Records,
+    outcome: SearchOutcome,
+    console: Console,
 ) -> int:
     """Tables and report for what is done, however the search ended."""
     records.write_tables()
     report = write_report(folder)
+    folds = {split.fold: split for split in splits.explore}
+    recommended, threads = report.summary["recommendation"], outcome.resources.threads
+    write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
     if outcome.status == "interrupted":
-        console.print(f"Stopped. Go on with: python tune.py --resume {name}", highlight=False)
+        console.print(
+            f"Stopped. Go on with: python tune.py --resume {folder.name}", highlight=False
+        )
     if outcome.failed_arms:
         console.print(
             f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"

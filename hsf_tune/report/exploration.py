@@ -54,7 +54,7 @@ def race_figure(run: Run) -> go.Figure:
 
 def strategies_figure(run: Run) -> go.Figure:
     """Parallel coordinates of all strategies on the exploration's fold 1."""
-    explored = [e for e in run.explored if 1 in e.dice_of_fold]
+    explored = [e for e in run.explored if 1 in e.dice_of_fold and e.arm in run.arms]
     keys = varied_keys(explored)
     dimensions = [_categories("arm", [e.arm for e in explored], run.arms)]
     for key in keys:
