@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import time
 import warnings
@@ -315,7 +316,7 @@ def _finished(setting: _Setting, module: FinetuningModule, reporter: TrialReport
     scores, figure_paths = _score(setting, module._model)
     dice = mean_dice(scores)
     final = setting.save_weights(FINAL, module._model, reporter.epochs - 1, dice)
-    figure_paths = [_draw_curve(setting, reporter.history), *figure_paths]
+    figure_paths = [_draw_curve(setting, reporter.history, reporter.best_epoch), *figure_paths]
     (setting.folder / LAST).unlink(missing_ok=True)
     has_best = (setting.folder / BEST).exists()
     return TrialEnded(
@@ -378,22 +379,27 @@ def _save_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None
     os.replace(temporary, path)
 
 
-def _draw_curve(setting: _Setting, history: list[EpochEnded]) -> str:
+def _draw_curve(setting: _Setting, history: list[EpochEnded], best_epoch: int | None) -> str:
     spec = setting.spec
     names = [name for name, _ in setting.groups()]
     openings = {n: setting.plan.opening_epoch(i) for i, n in enumerate(names) if i}
+    labels = sorted({k for e in history for k in e.metrics if k.startswith("val_dice/")})
     figure = figures.learning_curve(
-        epochs=[e.epoch for e in history],
-        series={
-            key: [e.metrics.get(key, float("nan")) for e in history]
-            for key in ("train_loss", "val_loss", "val_dice")
-            if any(key in e.metrics for e in history)
-        },
+        [e.epoch for e in history],
+        train_loss=_series(history, "train_loss"),
+        val_loss=_series(history, "val_loss"),
+        val_dice=_series(history, "val_dice"),
         openings=openings,
         title=f"{spec.trial}: {describe(spec.strategy)}",
+        dice_by_label={k.removeprefix("val_dice/"): _series(history, k) for k in labels},
+        best_epoch=best_epoch,
     )
     figures.save(figure, setting.folder / "learning_curve.png")
     return setting.relative("learning_curve.png")
+
+
+def _series(history: list[EpochEnded], key: str) -> list[float]:
+    return [e.metrics.get(key, math.nan) for e in history]
 
 
 def _draw_overlay(setting: _Setting, case: Case, prediction: np.ndarray) -> str:

@@ -1,0 +1,184 @@
+"""`python finetune.py [overrides ...]`: one strategy, once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.cli.prepare import (
+    Prepared,
+    new_run_folder,
+    prepare,
+    require_new,
+    versions,
+    write_run_files,
+    write_through,
+)
+from hsf_tune.cli.shell import run_command
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Split, finetune_split
+from hsf_tune.finetuning.fit import TrialSpec, fit, place
+from hsf_tune.finetuning.schedule import make_plan
+from hsf_tune.finetuning.strategy import SavedStrategy, canonical, describe, save_strategy
+from hsf_tune.progress import Progress
+from hsf_tune.records import Records, TrialEnded
+from hsf_tune.tracking import MlflowTracker
+
+EXAMPLES = """examples:
+  python finetune.py
+  python finetune.py finetuning.mode=encoder finetuning.depth=2 models.lr=3e-3
+  python finetune.py datasets=custom_dataset datasets.main_path=/data/hsf \\
+      finetuning.out_channels=8 models.lr=1e-3 models.use_forgiving_loss=False
+  python finetune.py datasets=/data/hsf/my_dataset.yaml
+  python finetune.py strategy=outputs/NAME/best_strategy.yaml      # repeat a search's winner
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _finetune(words))
+
+
+def _finetune(words: list[str]) -> int:
+    args = _parser().parse_args(words)
+    flags = {"name": args.name, "output": args.output, "seed": args.seed}
+    config, saved = compose_config(
+        parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
+    )
+    console = Console(soft_wrap=True)
+    prepared = prepare(config, console)
+    name, folder = new_run_folder(config, "finetune")
+    require_new(folder, name)
+    split = _split(prepared, saved, console)
+    config = _as_saved(config, saved, args.overrides)
+    strategy = canonical(saved.strategy if saved else {}, config, prepared.blocks)
+    threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
+    _warn(prepared, config, strategy, console)
+    console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
+    write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
+    spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
+    ended = _train(config, spec, folder, console, name, threads)
+    _write_strategy(folder, prepared, config, spec, threads, ended)
+    _print_result(ended, folder, console)
+    return 0
+
+
+def _train(
+    config: Config, spec: TrialSpec, folder: Path, console: Console, name: str, threads: int
+) -> TrialEnded:
+    records = Records(folder)
+    tracker = MlflowTracker.start(config.tracking, name, folder, console.print)
+    with Progress(console, {spec.arm: (1, int(spec.strategy["lightning.max_epochs"]))}) as progress:
+        on_event = write_through(records, [*([tracker] if tracker else []), progress])
+        ended = fit(config, spec, folder / "checkpoints" / spec.trial, on_event, threads=threads)
+    records.write_tables()
+    if tracker:
+        tracker.log_artifacts([folder / f for f in ("config.yaml", "dataset.json", "scores.csv")])
+        tracker.close()
+    return ended
+
+
+def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) -> Split:
+    if saved is None:
+        split = finetune_split(prepared.cases, prepared.config.datasets, prepared.config.seed)
+        for note in split.notes:
+            console.print(f"[yellow]Note:[/] {note}", highlight=False)
+        return split
+    for what, now, then in (
+        ("base model", prepared.base.sha256, saved.base_sha256),
+        ("dataset", prepared.store.key, saved.dataset_key),
+    ):
+        if now != then:
+            console.print(
+                f"[yellow]Warning:[/] the {what} is not the one this strategy was found with"
+                f" (fingerprint {now[:12]}, then {then[:12]}); scores will differ.",
+                highlight=False,
+            )
+    return saved.split
+
+
+def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str]) -> Config:
+    """The precision of the saved run, unless the command line asks for another."""
+    named = any(word.startswith("lightning.precision") for word in overrides)
+    if saved is None or named:
+        return config
+    return config.with_values({"lightning.precision": saved.precision})
+
+
+def _warn(
+    prepared: Prepared, config: Config, strategy: dict[str, object], console: Console
+) -> None:
+    plan = make_plan(config.finetuning, config.lightning, prepared.blocks)
+    if strategy and plan.never_opened:
+        console.print(
+            f"[yellow]Warning:[/] with lightning.max_epochs={plan.max_epochs} and"
+            f" finetuning.unfreeze_frequency={plan.frequency}, {plan.never_opened} of"
+            f" {plan.depth} blocks never open. Use lightning.max_epochs=auto, or"
+            f" {(plan.depth + 1) * plan.frequency}.",
+            highlight=False,
+        )
+
+
+def _write_strategy(
+    folder: Path,
+    prepared: Prepared,
+    config: Config,
+    spec: TrialSpec,
+    threads: int,
+    ended: TrialEnded,
+) -> None:
+    save_strategy(
+        folder / "best_strategy.yaml",
+        SavedStrategy(
+            strategy=spec.strategy,
+            config=config.to_dict(),
+            split=spec.split,
+            seed=spec.seed,
+            threads=threads,
+            precision=place(config, threads).precision,
+            base_name=prepared.base.name,
+            base_sha256=prepared.base.sha256,
+            dataset_key=prepared.store.key,
+            arm=spec.arm,
+            trial=spec.trial,
+            explored_dice=ended.dice,
+            reason="the one strategy of this run",
+            origin=versions() | {"device": "gpu" if torch.cuda.is_available() else "cpu"},
+        ),
+    )
+
+
+def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:
+    if ended.dice is None:
+        console.print(f"Trained on all subjects; nothing validated. Weights: {folder}")
+        return
+    console.print(
+        f"Dice of the last epoch: {ended.dice:.4f} (best {ended.best_dice:.4f} in epoch"
+        f" {ended.best_epoch}), {ended.epochs} epochs, {ended.seconds:.0f} s",
+        highlight=False,
+    )
+    best = f"{folder}/{ended.last_checkpoint}"
+    console.print(f"Weights: {best}\nScores: {folder}/scores.csv", highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="finetune.py",
+        description="Finetune HSF's segmentation network once, with one strategy.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="configuration overrides")
+    parser.add_argument("--name", help="of the run; default: finetune-DATASET-TIME")
+    parser.add_argument("--output", help="folder of all runs; default: outputs")
+    parser.add_argument("--seed", type=int, help="default: 42")
+    parser.add_argument("--threads", type=int, help="CPU threads; default: all cores")
+    parser.add_argument("--config-dir", type=Path, help="folder with datasets/NAME.yaml of yours")
+    return parser

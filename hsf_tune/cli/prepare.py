@@ -1,0 +1,146 @@
+"""What `tune.py` and `finetune.py` do before anything trains.
+
+Name the base model, check the data, hand out the run's folder, and write down what the
+run is made of. What goes wrong here is the user's to mend and costs no training.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from hsf_tune.config import Config
+from hsf_tune.data.cases import Case, find_cases
+from hsf_tune.data.demo import ensure_demo
+from hsf_tune.data.store import Store, open_store
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
+from hsf_tune.finetuning.evaluate import case_losses
+from hsf_tune.model.weights import BaseModel
+from hsf_tune.records import Event, Records, write_text
+
+PACKAGES = (
+    "torch", "pytorch-lightning", "torchio", "nibabel", "monai", "ray", "optuna", "mlflow", "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything that is known before training.
+
+    Attributes:
+        blocks: mode -> number of blocks the base model can open.
+        warnings: what the user should know about the data; shown already.
+    """
+
+    config: Config
+    base: BaseModel
+    blocks: dict[str, int]
+    cases: list[Case]
+    store: Store
+    warnings: list[str]
+
+
+def prepare(config: Config, console: Console) -> Prepared:
+    """Load the base model, find and check the cases, and build or open their store.
+
+    Raises:
+        HsfTuneError: the base model or the data can't be used; one message with all faults.
+    """
+    base = get_base(config)
+    console.print(describe_base(base), highlight=False)
+    if config.datasets.base == "demo":
+        ensure_demo(config.datasets)
+    case_losses(config)
+    cases = find_cases(config.datasets)
+    store = open_store(cases, config.datasets, config.store)
+    subjects = len({c.subject for c in cases})
+    console.print(f"Data: {len(cases)} cases of {subjects} subjects", highlight=False)
+    return Prepared(config, base, blocks_of(base), cases, store, [])
+
+
+def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:
+    """The name and folder of a new run: `<output>/<name>`, the name from the time if not given."""
+    name = config.name
+    if name is None:
+        first = next(iter(config.datasets.datasets))
+        safe = "".join(c if c.isalnum() else "-" for c in first).strip("-") or "data"
+        name = f"{kind}-{safe}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return name, Path(config.output) / name
+
+
+def write_run_files(
+    folder: Path, prepared: Prepared, splits: dict[str, Any], command: Sequence[str]
+) -> None:
+    """`config.yaml` and `dataset.json`: what the run is made of."""
+    header = f"# The configuration of this run, resolved.\n# command: {' '.join(command)}\n"
+    write_text(
+        folder / "config.yaml",
+        header + yaml.safe_dump(prepared.config.to_dict(), sort_keys=False, allow_unicode=True),
+    )
+    write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
+
+
+def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, Any]:
+    """Cases, fingerprints, splits and warnings, as `dataset.json` holds them."""
+    fingerprints = prepared.store.fingerprints
+    return {
+        "key": prepared.store.key,
+        "base": {"name": prepared.base.name, "sha256": prepared.base.sha256},
+        "cases": [
+            {
+                "id": c.id,
+                "dataset": c.dataset,
+                "subject": c.subject,
+                "pattern": c.pattern,
+                "side": c.side,
+                "mri": str(c.mri),
+                "label": str(c.label),
+                "sha256": fingerprints[c.id],
+            }
+            for c in prepared.cases
+        ],
+        "splits": splits,
+        "warnings": prepared.warnings,
+    }
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "hsf_tune": version("hsf_tune")}
+    return found | {name: version(name) for name in PACKAGES}
+
+
+def write_through(
+    records: Records, observers: Sequence[Callable[[Event], None]]
+) -> Callable[[Event], None]:
+    """An `on_event` that records an event first and then tells the observers."""
+
+    def on_event(event: Event) -> None:
+        records.append(event)
+        for observer in observers:
+            observer(event)
+
+    return on_event
+
+
+def require_new(folder: Path, name: str) -> None:
+    """Refuse to write into a run that exists.
+
+    Raises:
+        ConfigError: the folder holds records already.
+    """
+    if (folder / "trials.jsonl").exists():
+        raise ConfigError(
+            f"{folder} holds a run already; nothing was changed. Choose another --name, or go on"
+            f" with it: --resume {name}."
+        )

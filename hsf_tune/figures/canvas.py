@@ -1,0 +1,37 @@
+"""An empty figure of our size, and its way to a file."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from hsf_tune.figures.palette import INK
+
+WIDTH_IN, DPI = 11.0, 110  # 1210 pixels: a laptop's width
+
+
+def blank(height_in: float, title: str) -> Figure:
+    """A figure of our width whose title may hold any character."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
+    if title:
+        figure.suptitle(title, fontsize=12, color=INK, parse_math=False)
+    return figure
+
+
+def save(figure: Figure, path: Path | str) -> Path:
+    """Write a figure (PNG, SVG or PDF by suffix): readers see the whole file or none.
+
+    Raises:
+        OSError: the folder can't be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        figure.savefig(temporary, facecolor="white")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
