@@ -163,7 +163,7 @@ def _image_faults(mri: RawImage, values: _Values, rules: LabelRules) -> Iterator
         yield Fault(
             where,
             f"is too small for the network: {_times(mri.values.shape)} voxels",
-            f"at least {rules.least_side} along each axis, one voxel at the network's deepest level",
+            f"at least {rules.least_side} along each axis, which the network halves to one voxel",
             "Crop it more generously, or leave it out.",
         )
 
@@ -247,7 +247,7 @@ def _pair_faults(mri: RawImage, label: RawImage) -> Iterator[Fault]:
 def _facts(mri: RawImage, label: RawImage, values: _Values, rules: LabelRules) -> CaseFacts:
     orientation = io_orientation(mri.affine)
     image = _to_ras(mri)
-    indices = _indices(label, rules)
+    indices = _indices(label, rules.mapping, rules.n_labels)
     turned = apply_orientation(indices, io_orientation(label.affine))
     counts = np.bincount(turned.ravel(), minlength=rules.n_labels + 1)
     voxel_mm3 = float(abs(np.linalg.det(mri.affine[:3, :3])))
@@ -270,12 +270,18 @@ def _facts(mri: RawImage, label: RawImage, values: _Values, rules: LabelRules) -
     )
 
 
-def _indices(label: RawImage, rules: LabelRules) -> NDArray[np.uint8]:
-    """The label map as 0..N in the file's own order; its values are known to be mapped."""
-    numbers, places = np.unique(np.rint(label.values), return_inverse=True)
-    known = {0: 0, **{v: i for v, i in rules.mapping.items() if 0 <= i <= rules.n_labels}}
-    table = np.array([known.get(int(n), 0) for n in numbers], dtype=np.uint8)
-    return table[places].reshape(label.values.shape)
+def ras_indices(label: RawImage, mapping: Mapping[int, int], n_labels: int) -> NDArray[np.uint8]:
+    """A label map as indices 0..N in RAS+; what is not mapped is background."""
+    return apply_orientation(_indices(label, mapping, n_labels), io_orientation(label.affine))
+
+
+def _indices(label: RawImage, mapping: Mapping[int, int], n_labels: int) -> NDArray[np.uint8]:
+    """The same in the file's own order."""
+    with np.errstate(invalid="ignore"):
+        numbers, places = np.unique(np.rint(label.values), return_inverse=True)
+    known = {0: 0, **{v: i for v, i in mapping.items() if 0 <= i <= n_labels}}
+    table = [known.get(int(n), 0) if np.isfinite(n) else 0 for n in numbers]
+    return np.array(table, dtype=np.uint8)[places].reshape(label.values.shape)
 
 
 def _oddities(
@@ -316,7 +322,8 @@ def _oddities(
 
 def _percentiles(values: _Values, shares: tuple[float, ...]) -> list[float]:
     below = np.cumsum(values.counts) / values.counts.sum()
-    return [float(values.numbers[min(np.searchsorted(below, s), len(below) - 1)]) for s in shares]
+    last = len(below) - 1
+    return [float(values.numbers[min(int(np.searchsorted(below, s)), last)]) for s in shares]
 
 
 def _to_ras(image: RawImage) -> NDArray[Any]:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from hsf_tune.config import Config, DatasetConfig
 from hsf_tune.data.cases import Fault
 
-# What the forgiving loss takes the labels for, by `ca_type`: label 1, 2, ... N without HEAD and TAIL.
+# ca_type -> what the forgiving loss takes labels 1, 2, ... N for, HEAD and TAIL left out.
 FORGIVEN: Mapping[str, tuple[str, ...]] = {
     "1/2/3": ("DG", "CA1", "CA2", "CA3", "SUB"),
     "1/23": ("DG", "CA1", "CA2/3", "SUB"),
@@ -24,7 +24,7 @@ WHOLE_LENGTH = ("HEAD", "TAIL")  # labels of a stretch of the hippocampus, whate
 
 def labelling_faults(config: Config) -> list[Fault]:
     """All that is wrong with the datasets' labels, names and `finetuning.out_channels`."""
-    faults = []
+    faults: list[Fault] = []
     for name, dataset in config.datasets.datasets.items():
         key = f"datasets.datasets.{name}"
         faults += _numbering(key, dataset)

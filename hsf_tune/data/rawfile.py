@@ -179,7 +179,7 @@ def _kind(path: Path, start: bytes) -> np.dtype[Any]:
     for order in "<>":
         length = int(np.frombuffer(start, f"{order}i4", count=1)[0])
         if length in HEADERS:
-            return HEADERS[length].newbyteorder(order)  # type: ignore[arg-type]
+            return HEADERS[length].newbyteorder(order)
     found = "does not begin like a NIfTI file"
     raise BadFile(Fault(str(path), found, "a NIfTI-1 or NIfTI-2 image", _EXPORT))
 
