@@ -23,6 +23,7 @@ from hsf_tune.data.reading import LARGEST_MISALIGNMENT
 NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 MOST_LABELS = 100  # more different values in a crop are no label map
 MOST_LABELS_IF_SURE = 32  # fewer, all whole, and half of the voxels equal: no MRI
+EDGE_SHARE = 0.01  # of the labelled voxels; fewer on the crop's faces are no cut
 
 
 @dataclass(frozen=True)
@@ -316,8 +317,9 @@ def _oddities(
     top = float(values.numbers[-1])
     if top - high > 20 * (high - low) > 0:
         yield "spikes", f"up to {top:g}, while 98 % lie between {low:g} and {high:g}"
-    if any(indices.take(end, axis).any() for axis in range(3) for end in (0, -1)):
-        yield "edge", "labels reach the edge"
+    outer = sum(np.count_nonzero(indices.take(end, axis)) for axis in range(3) for end in (0, -1))
+    if outer > EDGE_SHARE * np.count_nonzero(indices):
+        yield "edge", f"{outer:,} labelled voxels"
 
 
 def _percentiles(values: _Values, shares: tuple[float, ...]) -> list[float]:
