@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -127,10 +127,19 @@ def _examine_all(
         warnings.simplefilter("ignore")  # numpy's and nibabel's on damaged files; faults say more
         jobs = {pool.submit(examine, case, rules[case.dataset]): case for case in cases}
         for done, job in enumerate(as_completed(jobs), start=1):
-            results[jobs[job].id] = job.result()
+            results[jobs[job].id] = _result(job, jobs[job])
             if progress is not None:
                 progress(done, len(jobs))
     return [results[case.id] for case in cases]
+
+
+def _result(job: Future[Examined], case: Case) -> Examined:
+    try:
+        return job.result()
+    except MemoryError:
+        found = "needs more memory to be read than is free"
+        todo = "Crop it to the hippocampus, or read fewer files at a time (--workers 1)."
+        return Examined(case, (Fault(str(case.mri), found, "a crop", todo),), None)
 
 
 def _same_image(cases: Iterable[Case], facts: Mapping[str, CaseFacts]) -> Iterator[Fault]:

@@ -79,7 +79,7 @@ def _shift(image: Affine, label: Affine, shape: Shape) -> str:
     centre = np.append((np.array(shape[:3]) - 1) / 2, 1.0)
     way = ((label - image) @ centre)[:3]
     parts = [
-        f"{abs(step):.3g} mm to the {ENDS[axis][step < 0]}"
+        f"{abs(step):.3g} mm to the {ENDS[axis][int(step < 0)]}"
         for axis, step in enumerate(way)
         if abs(step) > 0.1 * np.abs(way).max()
     ]
