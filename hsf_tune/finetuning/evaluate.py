@@ -80,7 +80,7 @@ def score_case(
     dataset = config.datasets.datasets[dataset_name]
     forgiving = config.models.use_forgiving_loss
     predicted = predict_labels(logits, dataset, forgiving)[0].cpu().numpy()
-    prediction, reference = stored.unpad(predicted), stored.unpad(np.asarray(stored.labels))
+    prediction, reference = predicted[stored.crop], np.asarray(stored.labels)[stored.crop]
     names = dataset.labels_names
     ignore = _free_labels(dataset) if forgiving else ()
     found = overlap_scores(

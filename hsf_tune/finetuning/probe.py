@@ -21,6 +21,10 @@ from hsf_tune.finetuning.evaluate import autocast, case_losses
 from hsf_tune.finetuning.optimizer import clip_gradients, make_optimizer
 from hsf_tune.model.weights import BaseModel, build_network
 
+CONTEXT_BYTES = 700 * 2**20  # what a process holds on a GPU besides its tensors
+MARGIN = 1.15  # over the measured peak: fragmentation, and validation on other shapes
+MOST_PER_GPU = 16
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -56,14 +60,14 @@ def measure_step(
         HsfTuneError: the largest case does not fit on the GPU even with checkpointing.
     """
     torch.set_num_threads(threads)
-    largest = max(cases, key=lambda c: int(np.prod(store.load(c.id).labels.shape)))
+    largest = next(c for c in cases if c.id == store.largest(c.id for c in cases))
     wanted = config.lightning.activation_checkpointing
     for checkpointing in [False, True] if wanted == "auto" else [bool(wanted)]:
         try:
             return _measure(config, base, store, largest, device, precision, checkpointing)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-    shape = tuple(store.load(largest.id).labels.shape)
+    shape = store.grid(largest.id).padded_size
     raise HsfTuneError(
         f"{largest.mri} ({shape} voxels) does not fit into the memory of {device} for one training"
         " step, not even with activation checkpointing. Crop it closer to the hippocampus, or use"
@@ -121,3 +125,18 @@ def _timed(action: object, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
+
+
+def trials_per_gpu(cost: StepCost, memory_bytes: int) -> int:
+    """How many trials share a GPU without running out of its memory; at least one."""
+    needed = cost.peak_bytes * MARGIN + CONTEXT_BYTES
+    return int(min(MOST_PER_GPU, max(1, memory_bytes // needed)))
+
+
+def with_measured_resources(config: Config, cost: StepCost, memory_bytes: int) -> Config:
+    """The configuration with what was left to measurement filled in: the share of a GPU that a
+    trial takes, and activation checkpointing where the largest case does not fit without."""
+    values: dict[str, object] = {"lightning.activation_checkpointing": cost.checkpointing}
+    if config.search.gpus_per_trial is None:
+        values["search.gpus_per_trial"] = 1 / trials_per_gpu(cost, memory_bytes)
+    return config.with_values(values)
