@@ -22,6 +22,7 @@ from hsf_tune.data.cases import Fault
 from hsf_tune.data.checks import Findings, Purpose, check_data
 from hsf_tune.data.inventory import DatasetTable, Volume
 from hsf_tune.errors import DataError
+from hsf_tune.model.labels import find_merging
 
 MOST_SIZES = 4
 MOST_ROWS = 40  # of cases in a printed table; the file written beside it holds all
@@ -61,6 +62,7 @@ def inspect(
             config,
             workers=workers,
             purpose=purpose,
+            place_labels=find_merging,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 

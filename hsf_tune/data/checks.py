@@ -15,24 +15,16 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from hsf_tune.config import Config
-from hsf_tune.data.cases import Case, Fault, discover
+from hsf_tune.data.cases import Case, Fault, Sentence, discover
 from hsf_tune.data.content import CaseFacts, Examined, LabelRules, examine
 from hsf_tune.data.inventory import DatasetTable, tables
-from hsf_tune.data.labelling import labelling_faults, labelling_remarks
+from hsf_tune.data.labelling import PlaceLabels, labelling_faults
 from hsf_tune.data.remarks import remarks_on
 from hsf_tune.data.splits import finetune_split, make_splits
 from hsf_tune.errors import DataError
 
 Purpose = Literal["search", "finetune"]
 Progress = Callable[[int, int], None]  # cases done, cases in all
-
-
-@dataclass(frozen=True)
-class SplitFault(Fault):
-    """A sentence of `splits.py`, which names its own key."""
-
-    def __str__(self) -> str:
-        return self.found
 
 
 @dataclass(frozen=True)
@@ -80,6 +72,7 @@ def check_data(
     workers: int | None = None,
     progress: Progress | None = None,
     purpose: Purpose | None = None,
+    place_labels: PlaceLabels | None = None,
 ) -> Findings:
     """Read all files of a study and find all that is wrong with them, at once.
 
@@ -88,10 +81,11 @@ def check_data(
             one at a time whatever their number, so that memory stays bounded.
         progress: called after each case with the cases done and the cases in all.
         purpose: which splits to try out; None for those of either, where they apply.
+        place_labels: `model.labels.find_merging`, which knows what the forgiving loss needs.
     """
     cases, faults = discover(config.datasets)
     strays = len(faults)
-    faults = labelling_faults(config) + faults
+    faults = labelling_faults(config, place_labels) + faults
     examined = _examine_all(cases, _rules(config), workers, progress)
     faults += [fault for one in examined for fault in one.faults]
     facts = {one.case.id: one.facts for one in examined if one.facts is not None}
@@ -99,7 +93,7 @@ def check_data(
     faults += _split_faults(config, cases, purpose, strays > 0)
     sound = [case for case in cases if case.id in facts]
     table = tables(sound, facts, config.datasets)
-    remarks = labelling_remarks(config) + remarks_on(cases, facts, table, config)
+    remarks = remarks_on(cases, facts, table, config)
     return Findings(tuple(cases), tuple(_once(faults)), tuple(remarks), table, facts)
 
 
@@ -177,7 +171,7 @@ def _split_faults(
             split()
         except DataError as error:
             for line in str(error).splitlines():
-                yield SplitFault("datasets (splits)", line + counted, "", "")
+                yield Sentence("datasets (splits)", line + counted, "", "")
 
 
 def _once(faults: Iterable[Fault]) -> list[Fault]:

@@ -2,54 +2,40 @@
 
 Only the configuration is looked at, no file. A label is a number 1..N with a name; the
 network has one channel for each, and one for the background. With the forgiving loss it
-has HSF's own channels instead, and a dataset may tell fewer subfields apart.
+has HSF's own channels instead; which names fit those is decided in `model/labels.py` and
+comes in as a function, since data and model don't know each other.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from hsf_tune.config import Config, DatasetConfig
-from hsf_tune.data.cases import Fault
+from hsf_tune.data.cases import Fault, Sentence
+from hsf_tune.errors import ConfigError
 
-# ca_type -> what the forgiving loss takes labels 1, 2, ... N for, HEAD and TAIL left out.
-FORGIVEN: Mapping[str, tuple[str, ...]] = {
-    "1/2/3": ("DG", "CA1", "CA2", "CA3", "SUB"),
-    "1/23": ("DG", "CA1", "CA2/3", "SUB"),
-    "123": ("DG", "CA1/2/3", "SUB"),
-}
-WHOLE_LENGTH = ("HEAD", "TAIL")  # labels of a stretch of the hippocampus, whatever the subfield
+HSF_CHANNELS = 6  # DG, CA1, CA2, CA3, SUB and the background
+PlaceLabels = Callable[[Mapping[int, str], str], object]  # labels_names, ca_type
 
 
-def labelling_faults(config: Config) -> list[Fault]:
-    """All that is wrong with the datasets' labels, names and `finetuning.out_channels`."""
+def labelling_faults(config: Config, place_labels: PlaceLabels | None = None) -> list[Fault]:
+    """All that is wrong with the datasets' labels, names and `finetuning.out_channels`.
+
+    Args:
+        place_labels: raises ConfigError where the forgiving loss can't place labels of these
+            names with this `ca_type`; None leaves that unchecked.
+    """
     faults: list[Fault] = []
     for name, dataset in config.datasets.datasets.items():
         key = f"datasets.datasets.{name}"
-        faults += _numbering(key, dataset)
-        faults += _mapping(key, dataset)
-        check = _forgiving_channels if config.models.use_forgiving_loss else _plain_channels
-        faults += check(key, dataset, config.finetuning.out_channels)
-    return faults + list(_contradictions(config))
-
-
-def labelling_remarks(config: Config) -> list[str]:
-    """What looks odd about the labels' names, and may be meant."""
-    remarks = []
-    for name, dataset in config.datasets.datasets.items():
+        numbering = list(_numbering(key, dataset))
+        faults += numbering + list(_mapping(key, dataset))
         if not config.models.use_forgiving_loss:
-            continue
-        plain, meant = _without_stretches(dataset), FORGIVEN[dataset.ca_type]
-        for label, expected in zip(plain, meant, strict=False):
-            found = dataset.labels_names[label]
-            if _bare(found) not in {_bare(known) for known in meant}:
-                remarks.append(
-                    f"datasets.datasets.{name}.labels_names: label {label} is called {found}; the"
-                    f" forgiving loss takes it for {expected}. If it is something else, set"
-                    " models.use_forgiving_loss=False."
-                )
-    return remarks
+            faults += _plain_channels(key, dataset, config.finetuning.out_channels)
+        elif not numbering:
+            faults += _forgiving(key, dataset, config.finetuning.out_channels, place_labels)
+    return faults + list(_contradictions(config))
 
 
 def _numbering(key: str, dataset: DatasetConfig) -> Iterator[Fault]:
@@ -111,38 +97,24 @@ def _plain_channels(key: str, dataset: DatasetConfig, channels: int) -> Iterator
         )
 
 
-def _forgiving_channels(key: str, dataset: DatasetConfig, channels: int) -> Iterator[Fault]:
-    plain, meant = _without_stretches(dataset), FORGIVEN[dataset.ca_type]
-    merged = len(FORGIVEN["1/2/3"]) - len(meant)  # channels that the loss adds up
-    where = f"finetuning.out_channels={channels}"
-    names = ", ".join(dataset.labels_names[label] for label in plain)
+def _forgiving(
+    key: str, dataset: DatasetConfig, channels: int, place_labels: PlaceLabels | None
+) -> Iterator[Fault]:
     n = len(dataset.labels_names)
-    alone = f"models.use_forgiving_loss=False finetuning.out_channels={n + 1}"
-    if len(plain) != len(meant):
+    if place_labels is not None:
+        try:
+            place_labels(dataset.labels_names, dataset.ca_type)
+        except ConfigError as error:
+            yield Sentence(f"{key}.labels_names", str(error), "", "")
+            return
+    if channels != HSF_CHANNELS:
         yield Fault(
-            f"{key}.labels_names",
-            f"names {len(plain)} subfields ({names}), which the forgiving loss can't place",
-            f"the {len(meant)} of ca_type {dataset.ca_type} ({', '.join(meant)}), HEAD and TAIL"
-            " aside",
-            f"Give the labels a channel each: {alone}. Or correct ca_type.",
+            f"finetuning.out_channels={channels}",
+            f"does not fit the forgiving loss, with which {key} is to train",
+            f"{HSF_CHANNELS}: HSF's five subfields and the background",
+            f"Set finetuning.out_channels={HSF_CHANNELS}, or give each of the {n} labels a channel:"
+            f" models.use_forgiving_loss=False finetuning.out_channels={n + 1}.",
         )
-    elif channels != len(plain) + merged + 1:
-        yield Fault(
-            where,
-            f"does not fit the forgiving loss on {key} ({names}; ca_type {dataset.ca_type})",
-            f"{len(plain) + merged + 1}: the channels of HSF's own networks",
-            f"Set finetuning.out_channels={len(plain) + merged + 1}, or {alone}.",
-        )
-    places = {_bare(name): place for place, name in enumerate(meant)}
-    for place, label in enumerate(plain):
-        found = dataset.labels_names[label]
-        if places.get(_bare(found), place) != place and len(plain) == len(meant):
-            yield Fault(
-                f"{key}.labels_names",
-                f"has {found} as label {label}, where the forgiving loss expects {meant[place]}",
-                f"the order {', '.join(meant)}",
-                "Renumber the labels here and in labels, or set models.use_forgiving_loss=False.",
-            )
 
 
 def _contradictions(config: Config) -> Iterator[Fault]:
@@ -160,12 +132,6 @@ def _contradictions(config: Config) -> Iterator[Fault]:
                     "one number for one subfield in all datasets",
                     "Renumber the labels of one of them, here and in labels.",
                 )
-
-
-def _without_stretches(dataset: DatasetConfig) -> list[int]:
-    """Labels in order, HEAD and TAIL left out."""
-    names = dataset.labels_names
-    return [label for label in sorted(names) if names[label].strip().upper() not in WHOLE_LENGTH]
 
 
 def _bare(name: str) -> str:

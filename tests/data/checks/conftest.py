@@ -51,9 +51,10 @@ class Study:
         affine = self.affine if affine is None else affine
         nib.save(nib.Nifti1Image(values, affine), self.path(name))
 
-    def config(self, **keys: Any) -> Config:
-        """The checked configuration; keys go to the group `datasets`."""
-        datasets = {"main_path": str(self.root), "datasets": {"study": self.plain}, **keys}
+    def config(self, others: dict[str, Any] | None = None, **keys: Any) -> Config:
+        """The checked configuration; `others` are datasets beside it, keys go to `datasets`."""
+        both = {"study": self.plain, **(others or {})}
+        datasets = {"main_path": str(self.root), "datasets": both, **keys}
         channels = {"out_channels": 4}
         plain = {
             "datasets": datasets,

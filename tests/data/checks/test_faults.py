@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from hsf_tune.data.checks import check_data
-from hsf_tune.errors import DataError
+from hsf_tune.errors import ConfigError, DataError
 
 MRI, LABEL = "study/sub-02/t2.nii.gz", "study/sub-02/seg.nii.gz"
 KEY = "datasets.datasets.study"
@@ -281,9 +281,9 @@ FILES = {
         lambda s: s.channels(6), "finetuning.out_channels=6",
         ["3 labels", "expected 4", r"finetuning\.out_channels=4"],
     ),
-    "labels that the forgiving loss can't place": (
-        lambda s: s.forgiving(), f"{KEY}.labels_names",
-        ["names 3 subfields", "forgiving", r"use_forgiving_loss=False finetuning\.out_channels=4"],
+    "channels that the forgiving loss does not have": (
+        lambda s: s.forgiving(), "finetuning.out_channels=4",
+        ["expected 6", r"use_forgiving_loss=False finetuning\.out_channels=4"],
     ),
 }  # fmt: skip
 
@@ -309,6 +309,27 @@ def test_a_fault_names_its_place_and_what_is_wrong(study, harm, where, words):
 
 def _require(word, text):
     assert re.search(word, text), f"{word!r} is not in: {text}"
+
+
+def test_labels_that_the_forgiving_loss_can_not_place_are_a_fault(study):
+    """What it can place is not this package's business; it comes as a function."""
+
+    def place(names, ca_type):
+        raise ConfigError(f"{', '.join(names.values())} with {ca_type} can't be placed")
+
+    study.forgiving()
+    (fault,) = check_data(study.config(), place_labels=place).faults
+    assert str(fault) == "A, B, C with 1/2/3 can't be placed"
+    assert fault.where == f"{KEY}.labels_names"
+
+
+def test_two_datasets_that_number_a_subfield_differently_are_a_fault(study):
+    """A plain loss has one channel for each number."""
+    shutil.copytree(study.path("study"), study.path("other"))
+    other = {**study.plain, "path": "other", "labels_names": {1: "B", 2: "A", 3: "C"}}
+    config = study.config(others={"other": other})
+    text = "\n".join(str(fault) for fault in check_data(config).faults)
+    _require("datasets.datasets.other.labels_names has B as label 1, but .*study as 2", text)
 
 
 def test_swapped_patterns_are_told_for_each_pair(study):

@@ -159,17 +159,6 @@ def test_left_labels_to_the_right_of_right_ones_are_warned_of(study, left_x_mm, 
     assert ("left and right swapped" in text) == warned
 
 
-def test_a_name_that_the_forgiving_loss_does_not_know_is_warned_of(study):
-    """With its defaults the loss takes labels 1 to 5 for DG, CA1, CA2, CA3 and SUB."""
-    names = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "ERC"}
-    study.plain.update(labels_names=names, labels={1: 1, 2: 2, 3: 3, 4: 4, 5: 5})
-    study.channels(6)
-    study.forgiving()
-    findings = check_data(study.config())
-    assert findings.faults == ()
-    assert any("label 5 is called ERC" in warning for warning in findings.warnings)
-
-
 def test_warnings_and_tables_go_to_dataset_json_as_plain_data(study):
     """They survive JSON unchanged, and name cases and labels."""
     _shrunk(study)
