@@ -49,10 +49,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         head = file.read(9)
     notes: dict[str, str] = {}
-    if head.startswith(b"PK") or head.startswith(b"\x80"):
-        weights = _read_pickle(path)
-    elif head[8:9] == b"{":
+    if head[8:9] == b"{":  # first: the length before it may begin with any byte, also a pickle's
         weights, notes = _read_safetensors(path)
+    elif head.startswith((b"PK", b"\x80")):
+        weights = _read_pickle(path)
     elif head.startswith(b"\x08") or path.suffix == ".onnx":
         weights = read_onnx(path)
     else:
