@@ -85,6 +85,7 @@ def check_data(
     """
     cases, faults = discover(config.datasets)
     strays = len(faults)
+    faults += _without_patterns(config)
     faults = labelling_faults(config, place_labels) + faults
     examined = _examine_all(cases, _rules(config), workers, progress)
     faults += [fault for one in examined for fault in one.faults]
@@ -95,6 +96,17 @@ def check_data(
     table = tables(sound, facts, config.datasets)
     remarks = remarks_on(cases, facts, table, config)
     return Findings(tuple(cases), tuple(_once(faults)), tuple(remarks), table, facts)
+
+
+def _without_patterns(config: Config) -> Iterator[Fault]:
+    for name, dataset in config.datasets.datasets.items():
+        if not dataset.patterns:
+            yield Fault(
+                f"datasets.datasets.{name}.patterns",
+                "is empty, so that no image is found",
+                "one pattern for each contrast and side",
+                "Add one: NAME: {mri: '**/*_t2.nii.gz', label: '*_seg.nii.gz'}.",
+            )
 
 
 def _rules(config: Config) -> dict[str, LabelRules]:

@@ -255,6 +255,9 @@ FILES = {
     "an MRI that looks like labels": (
         lambda s: shutil.copy(s.path(LABEL), s.path(MRI)), MRI, ["looks like a label map"],
     ),
+    "a dataset without patterns": (
+        lambda s: s.plain.update(patterns={}), f"{KEY}.patterns", ["is empty"],
+    ),
     "a label mapped beyond the names": (
         lambda s: s.plain["labels"].update({4: 4}), f"{KEY}.labels",
         ["value 4 to label 4", "labels_names does not name"],
