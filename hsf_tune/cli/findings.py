@@ -6,6 +6,7 @@ The same for `check.py` and for the start of `tune.py` and `finetune.py`, which 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hsf_tune.errors import DataError
 from hsf_tune.model.labels import find_merging
 
 MOST_SIZES = 4
+TOLD_IN_FULL = 3  # faults of a kind
 MOST_ROWS = 40  # of cases in a printed table; the file written beside it holds all
 
 
@@ -76,7 +78,10 @@ def refusal(findings: Findings) -> DataError:
 
 
 def show_faults(findings: Findings, config: Config, console: Console) -> None:
-    """Faults by file or configuration key: what was found, what was expected, what to do."""
+    """Faults by file or configuration key: what was found, what was expected, what to do.
+
+    What was expected and what to do is said for the first few faults of a kind.
+    """
     main = Path(config.datasets.main_path)
     groups: dict[str, list[Fault]] = {}
     for fault in findings.faults:
@@ -86,10 +91,14 @@ def show_faults(findings: Findings, config: Config, console: Console) -> None:
         f" {_count(len(groups), 'place')}; files are below {escape(str(main))}",
         highlight=False,
     )
+    told: Counter[tuple[str, str]] = Counter()
     for where, faults in groups.items():
         console.print(Text(_below(where, main), style="bold"))
         for fault in faults:
-            console.print(Padding(_sentences(fault), (0, 0, 0, 2), expand=False))
+            told[fault.expected, fault.todo] += 1
+            short = told[fault.expected, fault.todo] > TOLD_IN_FULL
+            text = Text(fault.found) if short else _sentences(fault)
+            console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
 def show_warnings(findings: Findings, console: Console) -> None:

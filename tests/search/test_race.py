@@ -118,9 +118,7 @@ class Simulation:
 
 
 arm_plans = st.builds(
-    lambda n, cuts, f: ArmPlan(
-        "", n, tuple(min(n, c) for c in sorted(cuts, reverse=True)), f
-    ),
+    lambda n, cuts, f: ArmPlan("", n, tuple(min(n, c) for c in sorted(cuts, reverse=True)), f),
     st.integers(1, 12),
     st.lists(st.integers(1, 8), min_size=3, max_size=3),
     st.integers(1, 3),

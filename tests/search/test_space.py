@@ -182,9 +182,7 @@ def test_written_space_reads_back_the_same(make_space, make_config, tmp_path):
     """`space.yaml` of a run's folder is itself a space file, overrides included."""
     keys = {**ENCODER, "augmentation.blur.std_mm": {"choice": [[0.0, 0.5], [0.0, 1.0]]}}
     start = [{"finetuning.depth": -1, "finetuning.unfreeze_frequency": 2, "models.lr": 1e-3}]
-    space = make_space(
-        space_of({"encoder": keys, "head": HEAD}, start), fixed={"models.lr": 2e-3}
-    )
+    space = make_space(space_of({"encoder": keys, "head": HEAD}, start), fixed={"models.lr": 2e-3})
     path = tmp_path / "space.yaml"
     path.write_text(yaml.safe_dump(space.to_dict(), sort_keys=False))
     again = load_space(str(path), make_config(), blocks=BLOCKS)
