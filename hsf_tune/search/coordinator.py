@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
 from hsf_tune.search.pruner import median_reason

@@ -27,7 +27,9 @@ def test_many_cases_go_on_several_pages_and_none_is_left_out(study, tmp_path, mo
     monkeypatch.setattr(sheets, "CASES_A_PAGE", 3)
     files, pages = _drawn(study, tmp_path / "out", monkeypatch)
     assert [f.name for f in files] == [f"contact-sheet-study-{i}.png" for i in (1, 2, 3)]
-    assert [title for page in pages for title in page] == [f"{subject} t2" for subject in study.subjects]
+    assert [title for page in pages for title in page] == [
+        f"{subject} t2" for subject in study.subjects
+    ]
     assert all(file.stat().st_size > 10_000 for file in files)
 
 
