@@ -58,7 +58,7 @@ def _finetune(words: list[str]) -> int:
         parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
     )
     console = Console(soft_wrap=True)
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "finetune")
     name, folder = new_run_folder(config, "finetune")
     require_new(folder, name)
     split = _split(prepared, saved, console)

@@ -76,7 +76,7 @@ def _tune(words: list[str]) -> int:
         overrides = parse_overrides(args.overrides)
         config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
         space_name = args.space
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "search")
     space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
     config = space.config
     splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
