@@ -49,7 +49,7 @@ def explored(search):
     def run(faults=(), n=3, **settings):
         return search(
             faults,
-            **{"strategies_per_arm": n, "folds": 2, "keep": [1], "confirm": False, **settings}
+            **{"strategies_per_arm": n, "folds": 2, "keep": [1], "confirm": False, **settings},
         )
 
     return run
