@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
@@ -16,19 +15,25 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     prepare,
     require_new,
-    versions,
+    run_files,
+    start_tracking,
     write_run_files,
     write_through,
 )
 from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, finetune_split
-from hsf_tune.finetuning.fit import TrialSpec, fit, place
+from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.schedule import make_plan
-from hsf_tune.finetuning.strategy import SavedStrategy, canonical, describe, save_strategy
-from hsf_tune.progress import Progress
+from hsf_tune.finetuning.strategy import (
+    MAX_EPOCHS,
+    SavedStrategy,
+    canonical,
+    describe,
+)
+from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, TrialEnded
-from hsf_tune.tracking import MlflowTracker
 
 EXAMPLES = """examples:
   python finetune.py
@@ -53,7 +58,7 @@ def _finetune(words: list[str]) -> int:
         parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
     )
     console = Console(soft_wrap=True)
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "finetune")
     name, folder = new_run_folder(config, "finetune")
     require_new(folder, name)
     split = _split(prepared, saved, console)
@@ -62,27 +67,42 @@ def _finetune(words: list[str]) -> int:
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
-    write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
+    write_run_files(
+        folder, config, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words]
+    )
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
-    ended = _train(config, spec, folder, console, name, threads)
-    _write_strategy(folder, prepared, config, spec, threads, ended)
+    ended = _train(prepared, config, spec, folder, console, name, threads)
     _print_result(ended, folder, console)
     return 0
 
 
 def _train(
-    config: Config, spec: TrialSpec, folder: Path, console: Console, name: str, threads: int
+    prepared: Prepared,
+    config: Config,
+    spec: TrialSpec,
+    folder: Path,
+    console: Console,
+    name: str,
+    threads: int,
 ) -> TrialEnded:
     records = Records(folder)
-    tracker = MlflowTracker.start(config.tracking, name, folder, console.print)
-    with Progress(console, {spec.arm: (1, int(spec.strategy["lightning.max_epochs"]))}) as progress:
-        on_event = write_through(records, [*([tracker] if tracker else []), progress])
-        ended = fit(config, spec, folder / "checkpoints" / spec.trial, on_event, threads=threads)
-    records.write_tables()
-    if tracker:
-        tracker.log_artifacts([folder / f for f in ("config.yaml", "dataset.json", "scores.csv")])
-        tracker.close()
-    return ended
+    tracker = start_tracking(config, folder, name, records, console, nested=False)
+    expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
+    status = "failed"
+    try:
+        with Progress(expected, title=name, console=console) as progress:
+            on_event = write_through(records, [*([tracker] if tracker else []), progress])
+            trial_folder = folder / "checkpoints" / spec.trial
+            ended = fit(config, spec, trial_folder, on_event, threads=threads)
+        records.write_tables()
+        reason = "the one strategy of this run"
+        save_trial(folder, prepared, config, spec, ended, threads, reason)
+        status = "finished"
+        return ended
+    finally:
+        if tracker:
+            tracker.log_artifacts(run_files(folder))
+            tracker.close(status=status)
 
 
 def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) -> Split:
@@ -124,35 +144,6 @@ def _warn(
             f" {(plan.depth + 1) * plan.frequency}.",
             highlight=False,
         )
-
-
-def _write_strategy(
-    folder: Path,
-    prepared: Prepared,
-    config: Config,
-    spec: TrialSpec,
-    threads: int,
-    ended: TrialEnded,
-) -> None:
-    save_strategy(
-        folder / "best_strategy.yaml",
-        SavedStrategy(
-            strategy=spec.strategy,
-            config=config.to_dict(),
-            split=spec.split,
-            seed=spec.seed,
-            threads=threads,
-            precision=place(config, threads).precision,
-            base_name=prepared.base.name,
-            base_sha256=prepared.base.sha256,
-            dataset_key=prepared.store.key,
-            arm=spec.arm,
-            trial=spec.trial,
-            explored_dice=ended.dice,
-            reason="the one strategy of this run",
-            origin=versions() | {"device": "gpu" if torch.cuda.is_available() else "cpu"},
-        ),
-    )
 
 
 def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:

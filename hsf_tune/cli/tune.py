@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -18,24 +20,31 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     prepare,
     require_new,
-    versions,
+    run_files,
+    start_tracking,
     write_run_files,
 )
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
+from hsf_tune.cli.winner import write_recommended
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
-from hsf_tune.finetuning.fit import place
-from hsf_tune.finetuning.probe import measure_step
-from hsf_tune.progress import Progress
+from hsf_tune.finetuning.fit import Placement, place
+from hsf_tune.finetuning.probe import (
+    StepCost,
+    measure_step,
+    trials_per_gpu,
+    with_measured_resources,
+)
+from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
+from hsf_tune.search.race import make_plan
 from hsf_tune.search.run import SearchOutcome, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
-from hsf_tune.tracking import MlflowTracker
 
 EXAMPLES = """examples:
   python tune.py --space quick                                  # the bundled demo, some minutes
@@ -67,8 +76,9 @@ def _tune(words: list[str]) -> int:
         overrides = parse_overrides(args.overrides)
         config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
         space_name = args.space
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "search")
     space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
+    config = space.config
     splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
     if args.dry_run:
         return _dry_run(prepared, space, splits, console)
@@ -83,51 +93,84 @@ def _search(
     resume: str | None,
     console: Console,
 ) -> int:
-    config = space.config
+    config = _fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
     if resume is None:
         require_new(folder, name)
-        write_run_files(folder, prepared, splits.to_dict(), ["tune.py", *words])
+        write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
         text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "space.yaml", text)
     for note in splits.notes:
         console.print(f"Note: {note}", highlight=False)
     records = Records(folder)
-    tracker = MlflowTracker.start(config.tracking, name, folder, console.print)
+    tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
-    plan = plan_search(config, space, splits, base_comparable=comparable)
-    console.print(f"Search {name}: {plan.trials} trials -> {folder}", highlight=False)
-    with Progress(console, plan.expected) as progress:
-        observers = [*([tracker] if tracker else []), progress]
-        outcome = run_search(
-            config, space, splits, folder, records, base_comparable=comparable, observers=observers
-        )
-    return _finish(prepared, space, folder, records, outcome, tracker, console)
+    planned = plan_search(config, space, splits, base_comparable=comparable)
+    console.print(f"Search {name}: {planned.trials} trials -> {folder}", highlight=False)
+    expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
+    status = "failed"
+    try:
+        with Progress(expected, title=name, console=console) as progress:
+            progress.resume(records)
+            outcome = run_search(
+                config,
+                space,
+                splits,
+                folder,
+                records,
+                base_comparable=comparable,
+                observers=[*([tracker] if tracker else []), progress],
+            )
+        status = outcome.status if outcome.status != "time_budget" else "finished"
+        return _finish(prepared, config, splits, folder, records, outcome, console)
+    finally:
+        if tracker:
+            tracker.log_artifacts(run_files(folder))
+            tracker.close(timeout_s=60, status=status)
 
 
 def _finish(
     prepared: Prepared,
-    space: Space,
+    config: Config,
+    splits: Splits,
     folder: Path,
     records: Records,
     outcome: SearchOutcome,
-    tracker: MlflowTracker | None,
     console: Console,
 ) -> int:
-    """Tables, report and MLflow for what is done, however the search ended."""
+    """Tables and report for what is done, however the search ended."""
     records.write_tables()
-    report = write_report(folder, records)
-    print_result(report, folder, outcome, console)
-    if tracker:
-        names = ("config.yaml", "space.yaml", "dataset.json", "trials.csv", "scores.csv")
-        written = [folder / name for name in (*names, "report.json", "best_strategy.yaml")]
-        tracker.log_artifacts([path for path in written if path.exists()])
-        tracker.close()
+    report = write_report(folder)
+    folds = {split.fold: split for split in splits.explore}
+    recommended, threads = report.summary["recommendation"], outcome.resources.threads
+    write_recommended(folder, prepared, config, records, folds, recommended, threads)
+    print_result(report.summary, folder, console)
+    if outcome.status == "interrupted":
+        console.print(
+            f"Stopped. Go on with: python tune.py --resume {folder.name}", highlight=False
+        )
+    if outcome.failed_arms:
+        console.print(
+            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
+            f" in {folder}/trials.jsonl.",
+            highlight=False,
+        )
+        return outcome.exit_code or 1
     return outcome.exit_code
 
 
 def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
     config = space.config
+    placement, cost = _measured(prepared, config)
+    comparable = base_comparable(prepared.base, config)
+    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    workers = config.search.max_concurrent or _workers_here(config, placement, cost)
+    expected = plan_search(config, space, splits, base_comparable=comparable)
+    print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
+    return 0
+
+
+def _measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
     placement = place(config, int(config.search.cpus_per_trial or 1))
     cost = measure_step(
         config,
@@ -138,11 +181,33 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console)
         placement.precision,
         placement.threads,
     )
-    plan = plan_search(
-        config, space, splits, base_comparable=base_comparable(prepared.base, config)
+    return placement, cost
+
+
+def _fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
+    """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere."""
+    if place(config, 1).accelerator != "gpu" or config.search.address:
+        return config
+    placement, cost = _measured(prepared, config)
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    fitted = with_measured_resources(config, cost, memory)
+    share = fitted.search.gpus_per_trial or 1.0
+    twice = ", with activation checkpointing" if cost.checkpointing else ""
+    console.print(
+        f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
+        f" {1 / share:.0f} trials share a GPU",
+        highlight=False,
     )
-    print_plan(prepared, space, splits, plan, cost, console)
-    return 0
+    return fitted
+
+
+def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
+    """Trials side by side on this machine."""
+    if placement.accelerator == "cpu":
+        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, memory)
+    return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
 
 def _resumed(args: argparse.Namespace) -> tuple[Config, str, Overrides]:

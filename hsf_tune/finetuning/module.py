@@ -71,13 +71,13 @@ class FinetuningModule(pl.LightningModule):
 
     def open_blocks(self, epoch: int) -> None:
         """Let the final convolution and the blocks that are open at `epoch` train, no others."""
-        is_open = 1 + self.plan.open_blocks(epoch)
+        is_open: int = 1 + self.plan.open_blocks(epoch)
         for index, (_, module) in enumerate(self.groups):
             module.requires_grad_(index < is_open)
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         loss = self._loss(self._model(batch["image"]), batch)
-        value = float(loss.detach())
+        value = loss.detach().item()
         if not torch.isfinite(loss):
             raise Diverged(f"the training loss became {value} in epoch {self.current_epoch}")
         self._train_losses.append(value)
@@ -93,7 +93,7 @@ class FinetuningModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.scores, self._val_losses = [], []
 
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self._model(batch["image"])
         self._val_losses.append(float(self._loss(logits, batch)))
         case_id, dataset = batch["case"][0], batch["dataset"][0]

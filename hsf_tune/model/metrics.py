@@ -8,11 +8,11 @@ distances, the image's diagonal. How scores are averaged and compared is decided
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from monai.metrics.utils import get_edge_surface_distance
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -87,9 +87,9 @@ def surface_scores(
     """Surface Dice and surface distances of each label.
 
     Surface Dice weighs each surface element by its area, so that thick slices do not distort
-    it. The distances are between the outermost voxels' centres: HD95 is the larger of the two directions'
-    95th percentiles, ASSD the mean over all outermost voxels of both volumes. A label that touches the
-    image's edge has a surface there.
+    it. The distances are between the outermost voxels' centres: HD95 is the larger of the two
+    directions' 95th percentiles, ASSD the mean over all outermost voxels of both volumes. A label
+    that touches the image's edge has a surface there.
 
     Args:
         prediction: (X, Y, Z) label indices in [0, n_labels].
@@ -131,14 +131,19 @@ def _distances(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
 ) -> dict[str, float]:
+    # here, because MONAI takes three seconds to import and most trials need no surfaces
+    from monai.metrics.utils import get_edge_surface_distance
+
     pair = torch.from_numpy(predicted), torch.from_numpy(truth)
     spacing = [float(side) for side in spacing_mm]
-    _, voxels, _ = get_edge_surface_distance(*pair, spacing=spacing, symmetric=True)
-    edges, elements, areas = get_edge_surface_distance(
-        *pair, spacing=spacing, symmetric=True, use_subvoxels=True
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of its own call
+        _, voxels, _ = get_edge_surface_distance(*pair, spacing=spacing, symmetric=True)
+        edges, elements, areas = get_edge_surface_distance(
+            *pair, spacing=spacing, symmetric=True, use_subvoxels=True
+        )
     weights = [area[edge] for area, edge in zip(areas, edges, strict=True)]
-    # a hair of slack: distances come in float32, and a tolerance of one voxel shall forgive one voxel
+    # distances come in float32, and a tolerance of one voxel shall forgive one voxel
     near = [distance <= tolerance_mm * (1 + 1e-6) for distance in elements]
     correct = sum(float(w[close].sum()) for w, close in zip(weights, near, strict=True))
     return {

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
 from hsf_tune.search.pruner import median_reason
@@ -83,6 +84,11 @@ class Coordinator:
             }
             study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
         self._note_finalists()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for files that nobody reads, and observers hold
+        threads and locks."""
+        return {}
 
     @property
     def state(self) -> State:

@@ -32,6 +32,7 @@ from hsf_tune.search.race import Job
 TRAINER = "hsf_tune.finetuning.fit"
 EVENTS = "events"  # the one key of what a trial reports: events as JSON text
 STOP = "stop"  # file in a trial's folder by which the driver ends it; holds the reason
+SURFACE_PHASES = ("confirm", "test")  # what is quoted is measured in full
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 
 
@@ -104,6 +105,7 @@ def _spec(kind: Callable[..., Any], plain: Mapping[str, Any]) -> Any:
         strategy=plain["strategy"],
         split=split,
         seed=plain["seed"],
+        surface=split.phase in SURFACE_PHASES,
     )
 
 

@@ -42,7 +42,8 @@ def verdict(found: Verdict, n_subjects: int) -> str:
         better, worse = _ordered(arm_test)
         text = (
             f"Tune {name_of(better)}: on average over its finalists it scores"
-            f" {abs(arm_test.mean):.3f} Dice more than {name_of(worse)} ({_limits(arm_test)})."
+            f" {abs(arm_test.mean):.3f} Dice more than {name_of(worse)} (95 % interval"
+            f" {_from_the_better(arm_test)}, {_n(arm_test)})."
         )
         return text + _beaten_by_others(found)
     if found.status == "equivalent":
@@ -113,10 +114,17 @@ def _ordered(found: Difference) -> tuple[str, str]:
 
 def _limits(found: Difference, level: int = 95) -> str:
     low, high = found.ci95 if level == 95 else found.ci90
-    if found.better == found.between[1]:  # told from the better one's side
-        return f"{level} % interval of the difference {-high:+.3f} to {-low:+.3f}, {_n(found)}"
     return (
         f"difference {found.mean:+.3f}, {level} % interval {low:+.3f} to {high:+.3f}, {_n(found)}"
+    )
+
+
+def _from_the_better(found: Difference) -> str:
+    low, high = found.ci95
+    return (
+        f"{low:.3f} to {high:.3f}"
+        if found.better == found.between[0]
+        else f"{-high:.3f} to {-low:.3f}"
     )
 
 
