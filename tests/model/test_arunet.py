@@ -109,7 +109,7 @@ def test_checkpointing_keeps_fewer_activations(draw_network, draw_image):
         ("decoder", ["decoders.2", "decoders.1", "decoders.0"]),
         (
             "full",
-            "decoders.2 decoders.1 decoders.0 encoders.3 encoders.2 encoders.1 encoders.0".split(),
+            [f"decoders.{i}" for i in (2, 1, 0)] + [f"encoders.{i}" for i in (3, 2, 1, 0)],
         ),
     ],
 )
