@@ -1,0 +1,120 @@
+"""Which of the network's channels a dataset's labels stand for, found by name.
+
+HSF's network tells DG, CA1, CA2, CA3 and SUB apart. A dataset may merge CA fields
+(`ca_type`), and may leave the head or the tail of the hippocampus unlabelled (HEAD, TAIL). The
+forgiving loss and the evaluation both read what is decided here; neither looks at names itself.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hsf_tune.errors import ConfigError, did_you_mean
+
+HSF_LABELS: Mapping[int, str] = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
+FREE_LABELS = ("HEAD", "TAIL")  # whose voxels may be several subfields
+_DG, _CA1, _CA2, _CA3, _SUB = HSF_LABELS
+_CLASSES: Mapping[str, tuple[tuple[int, ...], ...]] = {
+    "1/2/3": ((_DG,), (_CA1,), (_CA2,), (_CA3,), (_SUB,)),
+    "1/23": ((_DG,), (_CA1,), (_CA2, _CA3), (_SUB,)),
+    "123": ((_DG,), (_CA1, _CA2, _CA3), (_SUB,)),
+}
+_EXPECTED = {"1/2/3": "DG, CA1, CA2, CA3, SUB", "1/23": "DG, CA1, CA2/3, SUB", "123": "DG, CA, SUB"}
+
+
+@dataclass(frozen=True)
+class Merging:
+    """How a dataset's labels and HSF's channels meet.
+
+    Args:
+        channels: for each label 0..N the channels that it is the union of; empty for HEAD and TAIL.
+        allowed: for each label 0..N the labels that a voxel so labelled may be given: itself, for
+            HEAD any subfield, for TAIL CA1 (or what contains it) and SUB.
+    """
+
+    channels: tuple[tuple[int, ...], ...]
+    allowed: tuple[tuple[int, ...], ...]
+
+    @property
+    def scored(self) -> tuple[int, ...]:
+        """Labels that have channels, the background first."""
+        return tuple(label for label, channels in enumerate(self.channels) if channels)
+
+
+def find_merging(labels_names: Mapping[int, str], ca_type: str) -> Merging:
+    """Match a dataset's labels with HSF's channels by name, whatever their order and case.
+
+    Args:
+        labels_names: label 1..N -> name; "CA2/3", "CA23" and "CA2-3" are the same, as are "CA" and "CA1/2/3".
+        ca_type: "1/2/3", "1/23" or "123".
+
+    Raises:
+        ConfigError: a name is unknown, missing or there twice.
+    """
+    if ca_type not in _CLASSES:
+        raise ConfigError(
+            f"datasets.ca_type is '{ca_type}'." + did_you_mean(str(ca_type), _CLASSES)
+        )
+    n_labels = count_labels(labels_names)
+    channels: list[tuple[int, ...]] = [(0,)]
+    for label in range(1, n_labels + 1):
+        channels.append(_channels_of(labels_names[label]))
+    found = [c for c in channels[1:] if c]
+    free = [labels_names[k].strip().upper() for k in labels_names if is_free(labels_names[k])]
+    if sorted(found) != sorted(_CLASSES[ca_type]) or len(set(free)) < len(free):
+        raise ConfigError(
+            f"datasets.labels_names holds {', '.join(labels_names.values())}, but with ca_type '{ca_type}' the "
+            f"forgiving loss expects {_EXPECTED[ca_type]}, each once, and HEAD and TAIL if you have them. Rename the "
+            "labels or change ca_type; for labels other than HSF's give models.use_forgiving_loss=False and "
+            f"finetuning.out_channels={n_labels + 1}."
+        )
+    return Merging(tuple(channels), _allowed(labels_names, channels))
+
+
+def count_labels(labels_names: Mapping[int, str]) -> int:
+    """N, if the labels are numbered 1..N.
+
+    Raises:
+        ConfigError: they are not.
+    """
+    n_labels = len(labels_names)
+    if sorted(labels_names) != list(range(1, n_labels + 1)):
+        raise ConfigError(
+            f"datasets.labels_names numbers its labels {sorted(labels_names)}; they must be 1 to {n_labels} "
+            "without a gap. Map the values on disk to such numbers in datasets.labels."
+        )
+    return n_labels
+
+
+def is_free(name: str) -> bool:
+    """Whether a label of this name (HEAD, TAIL) may be several subfields."""
+    return name.strip().upper() in FREE_LABELS
+
+
+def _allowed(
+    labels_names: Mapping[int, str], channels: list[tuple[int, ...]]
+) -> tuple[tuple[int, ...], ...]:
+    subfields = tuple(label for label, c in enumerate(channels) if c and label > 0)
+    tail = tuple(label for label in subfields if {_CA1, _SUB} & set(channels[label]))
+    allowed: list[tuple[int, ...]] = [(0,)]
+    for label in range(1, len(channels)):
+        if channels[label]:
+            allowed.append((label,))
+        else:
+            allowed.append(subfields if labels_names[label].strip().upper() == "HEAD" else tail)
+    return tuple(allowed)
+
+
+def _channels_of(name: str) -> tuple[int, ...]:
+    """HSF's channels that a label's name stands for; empty for HEAD, TAIL and unknown names."""
+    word = re.sub(r"[\s_+&/,.-]", "", name.upper())
+    if word in ("DG", "SUB"):
+        return (_DG,) if word == "DG" else (_SUB,)
+    if word == "CA":
+        return (_CA1, _CA2, _CA3)
+    fields = re.fullmatch(r"(?:CA)?([123](?:(?:CA)?[123])*)", word) if word.startswith("CA") else None
+    if fields is None:
+        return ()
+    return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", fields[1])}))
