@@ -9,11 +9,10 @@ blocks opening one after the other in the first epochs.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 
-from hsf_tune.config import config_from_dict
+from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.cases import find_cases
 from hsf_tune.data.demo import TASKS, write_demo
 from hsf_tune.data.splits import Split
@@ -61,13 +60,13 @@ def train(args: argparse.Namespace, work: Path) -> None:
         network,
         {
             "name": "demo",
-            "labels_names": json.dumps({str(k): v for k, v in LABELS.items()}),
-            "training": f"drawn T2-like subjects, held-out Dice {ended.dice:.4f}",
+            "labels_names": LABELS,
+            "training": {"subjects": "drawn, T2-like", "held_out_dice": round(ended.dice, 4)},
         },
     )
 
 
-def _config(work: Path, args: argparse.Namespace) -> object:
+def _config(work: Path, args: argparse.Namespace) -> Config:
     random_base = work / "random.safetensors"
     if not random_base.exists():
         save(random_base, ARUNet(Architecture(f_maps=8)), {"name": "random"})

@@ -89,7 +89,7 @@ class TestLearningCurve:
 
 class TestOverlay:
     def test_planes_pass_through_the_references_centre_of_mass(self, case):
-        """The fills have as many voxels as the volume's slices 6, 13 and 3 (mean 6.5, 13.5, 3.5)."""
+        """The fills have as many voxels as the volume's slices 6, 13, 3 (mean 6.5, 13.5, 3.5)."""
         image, labels, spacing = case
         shifted = np.roll(labels, 3, axis=1)
         figure = overlay(image, shifted, labels, spacing, NAMES)

@@ -16,6 +16,8 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     prepare,
     require_new,
+    run_files,
+    start_tracking,
     versions,
     write_run_files,
     write_through,
@@ -25,10 +27,15 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, finetune_split
 from hsf_tune.finetuning.fit import TrialSpec, fit, place
 from hsf_tune.finetuning.schedule import make_plan
-from hsf_tune.finetuning.strategy import SavedStrategy, canonical, describe, save_strategy
-from hsf_tune.progress import Progress
+from hsf_tune.finetuning.strategy import (
+    MAX_EPOCHS,
+    SavedStrategy,
+    canonical,
+    describe,
+    save_strategy,
+)
+from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, TrialEnded
-from hsf_tune.tracking import MlflowTracker
 
 EXAMPLES = """examples:
   python finetune.py
@@ -74,15 +81,21 @@ def _train(
     config: Config, spec: TrialSpec, folder: Path, console: Console, name: str, threads: int
 ) -> TrialEnded:
     records = Records(folder)
-    tracker = MlflowTracker.start(config.tracking, name, folder, console.print)
-    with Progress(console, {spec.arm: (1, int(spec.strategy["lightning.max_epochs"]))}) as progress:
-        on_event = write_through(records, [*([tracker] if tracker else []), progress])
-        ended = fit(config, spec, folder / "checkpoints" / spec.trial, on_event, threads=threads)
-    records.write_tables()
-    if tracker:
-        tracker.log_artifacts([folder / f for f in ("config.yaml", "dataset.json", "scores.csv")])
-        tracker.close()
-    return ended
+    tracker = start_tracking(config, folder, name, records, console, nested=False)
+    expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
+    status = "failed"
+    try:
+        with Progress(expected, title=name, console=console) as progress:
+            on_event = write_through(records, [*([tracker] if tracker else []), progress])
+            trial_folder = folder / "checkpoints" / spec.trial
+            ended = fit(config, spec, trial_folder, on_event, threads=threads)
+        records.write_tables()
+        status = "finished"
+        return ended
+    finally:
+        if tracker:
+            tracker.log_artifacts(run_files(folder))
+            tracker.close(status=status)
 
 
 def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) -> Split:

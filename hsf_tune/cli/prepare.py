@@ -27,6 +27,7 @@ from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
 from hsf_tune.records import Event, Records, write_text
+from hsf_tune.tracking import RUN_FILES, MlflowTracker
 
 PACKAGES = (
     "torch", "pytorch-lightning", "torchio", "nibabel", "monai", "ray", "optuna", "mlflow", "numpy",
@@ -132,6 +133,33 @@ def write_through(
             observer(event)
 
     return on_event
+
+
+def start_tracking(
+    config: Config,
+    folder: Path,
+    name: str,
+    records: Records,
+    console: Console,
+    *,
+    nested: bool,
+) -> MlflowTracker | None:
+    """A tracker that has caught up with the records, or None where tracking is off.
+
+    Raises:
+        TrackingError: MLflow can't be reached and `tracking.required` is set.
+    """
+    if not config.tracking.enabled:
+        return None
+    tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=console.print)
+    tracker.check_reachable()
+    tracker.sync(records)
+    return tracker
+
+
+def run_files(folder: Path) -> list[Path]:
+    """The files of a run that belong on its MLflow run, as far as they are there."""
+    return [folder / name for name in RUN_FILES if (folder / name).exists()]
 
 
 def require_new(folder: Path, name: str) -> None:

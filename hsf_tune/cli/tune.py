@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from rich.console import Console
 
@@ -18,24 +20,30 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     prepare,
     require_new,
-    versions,
+    run_files,
+    start_tracking,
     write_run_files,
 )
 from hsf_tune.cli.shell import run_command
-from hsf_tune.cli.summary import print_plan, print_result
+from hsf_tune.cli.summary import expected_work, print_plan, print_result
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
-from hsf_tune.finetuning.fit import place
-from hsf_tune.finetuning.probe import measure_step
-from hsf_tune.progress import Progress
+from hsf_tune.finetuning.fit import Placement, place
+from hsf_tune.finetuning.probe import (
+    StepCost,
+    measure_step,
+    trials_per_gpu,
+    with_measured_resources,
+)
+from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
+from hsf_tune.search.race import make_plan, planned_trials
+from hsf_tune.search.run import SearchOutcome, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
-from hsf_tune.tracking import MlflowTracker
 
 EXAMPLES = """examples:
   python tune.py --space quick                                  # the bundled demo, some minutes
@@ -83,7 +91,7 @@ def _search(
     resume: str | None,
     console: Console,
 ) -> int:
-    config = space.config
+    config = _fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
     if resume is None:
         require_new(folder, name)
@@ -93,41 +101,62 @@ def _search(
     for note in splits.notes:
         console.print(f"Note: {note}", highlight=False)
     records = Records(folder)
-    tracker = MlflowTracker.start(config.tracking, name, folder, console.print)
+    tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
-    plan = plan_search(config, space, splits, base_comparable=comparable)
-    console.print(f"Search {name}: {plan.trials} trials -> {folder}", highlight=False)
-    with Progress(console, plan.expected) as progress:
-        observers = [*([tracker] if tracker else []), progress]
-        outcome = run_search(
-            config, space, splits, folder, records, base_comparable=comparable, observers=observers
-        )
-    return _finish(prepared, space, folder, records, outcome, tracker, console)
+    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    console.print(f"Search {name}: {planned_trials(plan)} trials -> {folder}", highlight=False)
+    expected = {arm: Expected(*work) for arm, work in expected_work(plan, space).items()}
+    status = "failed"
+    try:
+        with Progress(expected, title=name, console=console) as progress:
+            progress.resume(records)
+            outcome = run_search(
+                config,
+                space,
+                splits,
+                folder,
+                records,
+                base_comparable=comparable,
+                observers=[*([tracker] if tracker else []), progress],
+            )
+        status = outcome.status if outcome.status != "time_budget" else "finished"
+        return _finish(folder, records, outcome, name, console)
+    finally:
+        if tracker:
+            tracker.log_artifacts(run_files(folder))
+            tracker.close(status=status)
 
 
 def _finish(
-    prepared: Prepared,
-    space: Space,
-    folder: Path,
-    records: Records,
-    outcome: SearchOutcome,
-    tracker: MlflowTracker | None,
-    console: Console,
+    folder: Path, records: Records, outcome: SearchOutcome, name: str, console: Console
 ) -> int:
-    """Tables, report and MLflow for what is done, however the search ended."""
+    """Tables and report for what is done, however the search ended."""
     records.write_tables()
-    report = write_report(folder, records)
-    print_result(report, folder, outcome, console)
-    if tracker:
-        names = ("config.yaml", "space.yaml", "dataset.json", "trials.csv", "scores.csv")
-        written = [folder / name for name in (*names, "report.json", "best_strategy.yaml")]
-        tracker.log_artifacts([path for path in written if path.exists()])
-        tracker.close()
+    report = write_report(folder)
+    print_result(report.summary, folder, console)
+    if outcome.status == "interrupted":
+        console.print(f"Stopped. Go on with: python tune.py --resume {name}", highlight=False)
+    if outcome.failed_arms:
+        console.print(
+            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
+            f" in {folder}/trials.jsonl.",
+            highlight=False,
+        )
+        return outcome.exit_code or 1
     return outcome.exit_code
 
 
 def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
     config = space.config
+    placement, cost = _measured(prepared, config)
+    comparable = base_comparable(prepared.base, config)
+    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    workers = config.search.max_concurrent or _workers_here(config, placement, cost)
+    print_plan(prepared, space, splits, plan, cost, placement, workers, console)
+    return 0
+
+
+def _measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
     placement = place(config, int(config.search.cpus_per_trial or 1))
     cost = measure_step(
         config,
@@ -138,11 +167,33 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console)
         placement.precision,
         placement.threads,
     )
-    plan = plan_search(
-        config, space, splits, base_comparable=base_comparable(prepared.base, config)
+    return placement, cost
+
+
+def _fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
+    """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere."""
+    if place(config, 1).accelerator != "gpu" or config.search.address:
+        return config
+    placement, cost = _measured(prepared, config)
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    fitted = with_measured_resources(config, cost, memory)
+    share = fitted.search.gpus_per_trial or 1.0
+    twice = ", with activation checkpointing" if cost.checkpointing else ""
+    console.print(
+        f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
+        f" {1 / share:.0f} trials share a GPU",
+        highlight=False,
     )
-    print_plan(prepared, space, splits, plan, cost, console)
-    return 0
+    return fitted
+
+
+def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
+    """Trials side by side on this machine."""
+    if placement.accelerator == "cpu":
+        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, memory)
+    return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
 
 def _resumed(args: argparse.Namespace) -> tuple[Config, str, Overrides]:

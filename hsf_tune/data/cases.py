@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,13 +91,13 @@ def discover(datasets: DatasetsConfig) -> tuple[list[Case], list[Fault]]:
         matches += found
         faults += wrong
     paired, wrong = _pair(matches)
-    faults += wrong + list(_used_twice(paired))
-    used = _counts(path for m in paired for path in (m.mri, m.labels[0]))
+    clashes = _clashes(paired)
+    faults += wrong + [_used_twice(path, users) for path, users in clashes.items()]
     taken: set[str] = set()
     cases = [
         _case(match, match.subject, taken)
         for match in paired
-        if match.subject is not None and used[match.mri] == used[match.labels[0]] == 1
+        if match.subject is not None and not {match.mri, match.labels[0]} & set(clashes)
     ]
     return cases, faults
 
@@ -274,26 +274,35 @@ def _unlabelled(match: _Match, key: str) -> Fault:
     )
 
 
-def _used_twice(matches: list[_Match]) -> Iterator[Fault]:
-    users: dict[Path, list[str]] = {}
+def _clashes(matches: list[_Match]) -> dict[Path, list[_Match]]:
+    """Files in more cases than they may be in, with those cases.
+
+    One label map may serve several contrasts of one subject, which lie on one grid; not two
+    images of one pattern, and not two subjects.
+    """
+    users: dict[Path, list[_Match]] = {}
+    images = {match.mri for match in matches}
     for match in matches:
         for path in (match.mri, match.labels[0]):
-            users.setdefault(path, []).append(f"{match.dataset}/{match.pattern}/{match.mri.name}")
-    for path, names in users.items():
-        if len(names) > 1:
-            yield Fault(
-                str(path),
-                f"is used {len(names)} times: by {', '.join(names[:5])}",
-                "each file in one case",
-                "Make the patterns narrower, so that each image and each label map is used once.",
-            )
+            users.setdefault(path, []).append(match)
+
+    def clash(path: Path, found: list[_Match]) -> bool:
+        people = {(m.dataset, m.subject) for m in found}
+        contrasts = {m.pattern for m in found}
+        shared = len(people) == 1 and len(contrasts) == len(found) and path not in images
+        return len(found) > 1 and not shared
+
+    return {path: found for path, found in users.items() if clash(path, found)}
 
 
-def _counts(paths: Iterable[Path]) -> dict[Path, int]:
-    counts: dict[Path, int] = {}
-    for path in paths:
-        counts[path] = counts.get(path, 0) + 1
-    return counts
+def _used_twice(path: Path, matches: list[_Match]) -> Fault:
+    names = ", ".join(f"{m.dataset}/{m.pattern}/{m.mri.name}" for m in matches[:5])
+    return Fault(
+        str(path),
+        f"is used {len(matches)} times: by {names}",
+        "each image in one case, and a label map in several only for contrasts of one subject",
+        "Make the patterns narrower, so that each finds its own files.",
+    )
 
 
 def _case(match: _Match, subject: str, taken: set[str]) -> Case:

@@ -23,7 +23,7 @@ from hsf_tune.errors import DataError
 
 TaskName = Literal["contrast", "guideline", "pretraining"]
 
-VERSION = 1  # of the drawing: a change of any voxel needs a new number
+VERSION = 2  # of the drawing: a change of any voxel needs a new number
 MARKER = ".demo.json"
 
 
@@ -71,15 +71,22 @@ def ensure_demo(main_path: Path | str, datasets: Mapping[str, str]) -> list[Path
         The folders that were written now; empty where all was there already.
 
     Raises:
-        DataError: an older demo is there and holds files that the demo did not write.
+        DataError: the folder can't be written, or an older demo is there and holds files that the
+            demo did not write.
     """
     tasks = {task.path: name for name, task in TASKS.items()}
     written = []
     for path in dict.fromkeys(datasets.values()):
         name = tasks.get(Path(path).as_posix())
         folder = Path(main_path) / path
-        if name is not None and write_demo(folder, name):
-            written.append(folder)
+        try:
+            if name is not None and write_demo(folder, name):
+                written.append(folder)
+        except OSError as error:
+            raise DataError(
+                f"The demo's files can't be written to {folder}: {error}. Expected a folder to "
+                "write in. Start from another working directory, or set datasets.main_path."
+            ) from error
     return written
 
 

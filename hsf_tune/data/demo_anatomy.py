@@ -198,10 +198,10 @@ def _paint_subiculum(
     tissue: NDArray[np.uint8], sheet: NDArray[np.uint8], s: Section, shape: Shape
 ) -> None:
     """The SUB beyond the hull: a slab that runs medially into the parahippocampal cortex."""
-    reach = shape.subiculum_mm * fade(s.t, 0.02, 0.16) * fade(s.t, 1.0, 0.82)
+    reach = shape.subiculum_mm * fade(s.t, 0.06, 0.2) * fade(s.t, 1.0, 0.82)
     beyond = -s.a * s.rounding - s.u  # mm medial of the hull
     height = s.v + s.b * s.rounding + 0.07 * np.maximum(beyond, 0) ** 2  # above the slab's floor
-    near = (s.u < -0.5 * s.a) & (s.t > 0.02) & (s.t < 0.98) & (tissue != Tissue.DG)
+    near = (s.u < -0.5 * s.a) & (reach > 1) & (tissue != Tissue.DG)
     near &= beyond < reach - 0.5 * height  # ends obliquely, where the presubiculum begins
     slab = near & (height >= 0) & (height < shape.sheet_mm)
     tissue[slab] = sheet[slab] = Tissue.SUB

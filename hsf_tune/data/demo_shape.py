@@ -116,11 +116,12 @@ class Section:
     def hull(self) -> Array:
         """Size of the hull that passes through each point; 1 on the surface of the hippocampus.
 
-        An ellipse, but flat below and medially, where the SUB leaves it.
+        An ellipse; along the body flat below and medially, where the SUB leaves it.
         """
         x, y = np.abs(self.u / self.a), np.abs(self.v / self.b)
         flat = (self.u < 0) & (self.v < 0)
-        ellipse, box = np.hypot(x, y), (x**5 + y**5) ** 0.2
+        power = 2.2 + 2.8 * fade(self.t, 0.06, 0.22) * fade(self.t, 1.0, 0.85)
+        ellipse, box = np.hypot(x, y), (x**power + y**power) ** (1 / power)
         return np.where(flat, box, ellipse) / np.maximum(self.rounding, 0.02)
 
 

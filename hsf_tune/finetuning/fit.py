@@ -224,27 +224,31 @@ class _Setting:
         assert isinstance(event, TrialEnded)
         return event
 
+    def merges_labels(self) -> bool:
+        """Whether the network tells more labels apart than the datasets do."""
+        channels = self.config.models.out_channels
+        return any(
+            len(d.labels_names) + 1 != channels for d in self.config.datasets.datasets.values()
+        )
+
     def relative(self, name: str) -> str:
         return f"checkpoints/{self.folder.name}/{name}"
 
     def save_weights(self, name: str, network: ARUNet, epoch: int, dice: float) -> str:
         """Save weights with what is needed to use them; the path within the run."""
-        names = {d: dict(v.labels_names) for d, v in self.config.datasets.datasets.items()}
-        first = next(iter(names.values()))
-        save(
-            self.folder / name,
-            network,
-            {
-                "trial": self.spec.trial,
+        named = [dict(d.labels_names) for d in self.config.datasets.datasets.values()]
+        about: dict[str, Any] = {
+            "name": self.spec.trial,
+            "training": {
                 "strategy": describe(self.spec.strategy),
-                "epoch": str(epoch),
-                "validation_dice": f"{dice:.6f}",
+                "epoch": epoch,
+                "validation_dice": round(dice, 6),
                 "base_sha256": self.base.sha256,
-                "labels_names": json.dumps({str(k): v for k, v in first.items()})
-                if all(n == first for n in names.values())
-                else "",
             },
-        )
+        }
+        if all(names == named[0] for names in named) and not self.merges_labels():
+            about["labels_names"] = named[0]
+        save(self.folder / name, network, about)
         return self.relative(name)
 
 
@@ -291,7 +295,7 @@ def _trainer(
     return pl.Trainer(
         accelerator=placement.accelerator,
         devices=1,
-        precision=placement.precision,  # type: ignore[arg-type]
+        precision=placement.precision,
         max_epochs=plan.max_epochs,
         accumulate_grad_batches=lightning.accumulate_grad_batches,
         log_every_n_steps=lightning.log_every_n_steps,

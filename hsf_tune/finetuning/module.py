@@ -77,7 +77,7 @@ class FinetuningModule(pl.LightningModule):
 
     def training_step(self, batch: dict[str, Any], _: int) -> Tensor:
         loss = self._loss(self._model(batch["image"]), batch)
-        value = float(loss.detach())
+        value = loss.detach().item()
         if not torch.isfinite(loss):
             raise Diverged(f"the training loss became {value} in epoch {self.current_epoch}")
         self._train_losses.append(value)

@@ -21,6 +21,10 @@ from hsf_tune.finetuning.evaluate import autocast, case_losses
 from hsf_tune.finetuning.optimizer import clip_gradients, make_optimizer
 from hsf_tune.model.weights import BaseModel, build_network
 
+CONTEXT_BYTES = 700 * 2**20  # what a process holds on a GPU besides its tensors
+MARGIN = 1.15  # over the measured peak: fragmentation, and validation on other shapes
+MOST_PER_GPU = 16
+
 
 @dataclass(frozen=True)
 class StepCost:
@@ -121,3 +125,18 @@ def _timed(action: object, device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
+
+
+def trials_per_gpu(cost: StepCost, memory_bytes: int) -> int:
+    """How many trials share a GPU without running out of its memory; at least one."""
+    needed = cost.peak_bytes * MARGIN + CONTEXT_BYTES
+    return int(min(MOST_PER_GPU, max(1, memory_bytes // needed)))
+
+
+def with_measured_resources(config: Config, cost: StepCost, memory_bytes: int) -> Config:
+    """The configuration with what was left to measurement filled in: the share of a GPU that a
+    trial takes, and activation checkpointing where the largest case does not fit without."""
+    values: dict[str, object] = {"lightning.activation_checkpointing": cost.checkpointing}
+    if config.search.gpus_per_trial is None:
+        values["search.gpus_per_trial"] = 1 / trials_per_gpu(cost, memory_bytes)
+    return config.with_values(values)

@@ -114,7 +114,9 @@ def _channels_of(name: str) -> tuple[int, ...]:
         return (_DG,) if word == "DG" else (_SUB,)
     if word == "CA":
         return (_CA1, _CA2, _CA3)
-    fields = re.fullmatch(r"(?:CA)?([123](?:(?:CA)?[123])*)", word) if word.startswith("CA") else None
+    fields = (
+        re.fullmatch(r"(?:CA)?([123](?:(?:CA)?[123])*)", word) if word.startswith("CA") else None
+    )
     if fields is None:
         return ()
     return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", fields[1])}))

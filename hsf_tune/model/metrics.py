@@ -8,11 +8,11 @@ distances, the image's diagonal. How scores are averaged and compared is decided
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
-from monai.metrics.utils import get_edge_surface_distance
 from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
@@ -131,12 +131,17 @@ def _distances(
     spacing_mm: Sequence[float],
     tolerance_mm: float,
 ) -> dict[str, float]:
+    # here, because MONAI takes three seconds to import and most trials need no surfaces
+    from monai.metrics.utils import get_edge_surface_distance
+
     pair = torch.from_numpy(predicted), torch.from_numpy(truth)
     spacing = [float(side) for side in spacing_mm]
-    _, voxels, _ = get_edge_surface_distance(*pair, spacing=spacing, symmetric=True)
-    edges, elements, areas = get_edge_surface_distance(
-        *pair, spacing=spacing, symmetric=True, use_subvoxels=True
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 warns of its own call
+        _, voxels, _ = get_edge_surface_distance(*pair, spacing=spacing, symmetric=True)
+        edges, elements, areas = get_edge_surface_distance(
+            *pair, spacing=spacing, symmetric=True, use_subvoxels=True
+        )
     weights = [area[edge] for area, edge in zip(areas, edges, strict=True)]
     # a hair of slack: distances come in float32, and a tolerance of one voxel shall forgive one voxel
     near = [distance <= tolerance_mm * (1 + 1e-6) for distance in elements]

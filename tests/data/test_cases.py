@@ -173,3 +173,17 @@ def test_all_faults_are_told_at_once_and_sound_cases_are_kept(touch, datasets_co
     assert [case.subject for case in discover(datasets)[0]] == ["study/c"]
     with pytest.raises(DataError, match=r"(?s)a/t2.*b/t2"):
         find_cases(datasets)
+
+
+def test_contrasts_of_one_subject_may_share_a_label_map(touch, datasets_config):
+    """T1 and T2 on one grid, segmented once, as in published dataset files."""
+    for subject in ("sub-01", "sub-02"):
+        touch(*(f"study/{subject}/{name}.nii.gz" for name in ("t1", "t2", "seg")))
+    patterns = {c: (f"**/{c}.nii.gz", "seg.nii.gz") for c in ("t1", "t2")}
+    cases = find_cases(datasets_config(patterns))
+    assert [(c.subject, c.pattern, c.label.name) for c in cases] == [
+        ("study/sub-01", "t1", "seg.nii.gz"),
+        ("study/sub-02", "t1", "seg.nii.gz"),
+        ("study/sub-01", "t2", "seg.nii.gz"),
+        ("study/sub-02", "t2", "seg.nii.gz"),
+    ]

@@ -148,8 +148,8 @@ def test_writing_again_touches_nothing(tmp_path):
     assert state(tmp_path) == before
 
 
-def test_two_machines_write_the_same_bytes(tmp_path):
-    """Fingerprints of the demo's files compare between machines: no time, no host in them."""
+def test_two_runs_write_the_same_bytes(tmp_path):
+    """Fingerprints of the demo's files mean something: no time and no folder's name in them."""
     for folder in ("a", "b"):
         write_demo(tmp_path / folder, "guideline", subjects=1)
     a, b = state(tmp_path / "a"), state(tmp_path / "b")
@@ -221,6 +221,13 @@ def test_data_sets_that_are_not_the_demos_are_not_made(tmp_path):
     """A path that the demo does not know stays for discovery to complain about."""
     assert ensure_demo(tmp_path, {"clark": "hippocampus_clark_3T"}) == []
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path):
+    """The message names the folder and the key to set, instead of a traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"file.*datasets\.main_path"):
+        ensure_demo(tmp_path / "file", {"demo": TASKS["contrast"].path})
 
 
 def test_pretraining_subjects_are_other_people_and_more_of_them_start_alike():

@@ -1,0 +1,161 @@
+"""What a search prints before and after: its plan, and the table of arms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from hsf_tune.cli.prepare import Prepared
+from hsf_tune.data.splits import Split, Splits
+from hsf_tune.finetuning.fit import Placement
+from hsf_tune.finetuning.probe import StepCost
+from hsf_tune.finetuning.strategy import MAX_EPOCHS, describe
+from hsf_tune.search.race import RacePlan, planned_trials
+from hsf_tune.search.space import Space
+
+
+def expected_work(plan: RacePlan, space: Space) -> dict[str, tuple[int, int]]:
+    """Arm -> (trials, epochs) of exploration and confirmation; what baselines add is left out."""
+    epochs = _epochs(space)
+    found = {}
+    for arm in plan.arms:
+        confirmed = arm.finalists * len(plan.confirm) * len(plan.confirm_seeds)
+        trials = arm.strategies + sum(arm.keep) + confirmed
+        found[arm.name] = (trials, trials * epochs)
+    return found
+
+
+def print_plan(
+    prepared: Prepared,
+    space: Space,
+    splits: Splits,
+    plan: RacePlan,
+    cost: StepCost,
+    placement: Placement,
+    workers: int,
+    console: Console,
+) -> None:
+    """`--dry-run`: configuration, cases, splits, arms, trials, epochs and hours."""
+    console.rule("Configuration")
+    text = yaml.safe_dump(space.config.to_dict(), sort_keys=False, allow_unicode=True)
+    console.print(text, highlight=False, markup=False)
+    console.rule("Cases")
+    for case in prepared.cases:
+        shape = "x".join(map(str, prepared.store.grid(case.id).size_before_padding))
+        console.print(f"  {case.id}  {shape}  {case.mri}", highlight=False, markup=False)
+    console.rule("Splits")
+    _print_splits(splits, bool(plan.confirm), console)
+    console.rule("Arms")
+    for arm in space.arms:
+        ranges = {**arm.constants, **{k: d.to_dict() for k, d in arm.domains.items()}}
+        work = next(a for a in plan.arms if a.name == arm.name)
+        console.print(
+            f"  [bold]{arm.name}[/]: {work.strategies} strategies on fold 1, then"
+            f" {', '.join(map(str, work.keep)) or 'none'} on the next; {work.finalists} finalists",
+            highlight=False,
+        )
+        for key, value in ranges.items():
+            console.print(f"      {key}: {value}", highlight=False, markup=False)
+    console.rule("Work")
+    _print_work(prepared, space, splits, plan, cost, placement, workers, console)
+
+
+def _print_splits(splits: Splits, confirmed: bool, console: Console) -> None:
+    if splits.test:
+        console.print(f"  locked test set: {', '.join(splits.test)}", highlight=False)
+    for split in (*splits.explore, *(splits.confirm if confirmed else ())):
+        console.print(
+            f"  {split.phase} fold {split.fold}: {len(split.train)} train, validated on"
+            f" {', '.join(split.validate)}",
+            highlight=False,
+        )
+
+
+def _print_work(
+    prepared: Prepared,
+    space: Space,
+    splits: Splits,
+    plan: RacePlan,
+    cost: StepCost,
+    placement: Placement,
+    workers: int,
+    console: Console,
+) -> None:
+    trials, epochs = planned_trials(plan), _epochs(space)
+    split = splits.explore[0]
+    epoch_s = _epoch_seconds(prepared, split, cost)
+    hours = trials * epochs * epoch_s / max(1, workers) / 3600
+    memory = f", {cost.peak_bytes / 2**30:.1f} GiB at the peak" if cost.peak_bytes else ""
+    twice = ", with activation checkpointing" if cost.checkpointing else ""
+    console.print(
+        f"  {trials} trials of {epochs} epochs, {workers} at a time on {placement.device}"
+        f" ({placement.precision})\n"
+        f"  one step of the heaviest strategy on the largest case: {cost.train_s:.2f} s{memory}{twice}\n"
+        f"  at most {epoch_s:.1f} s an epoch, so about {_hours(hours)} in all",
+        highlight=False,
+    )
+
+
+def _epoch_seconds(prepared: Prepared, split: Split, cost: StepCost) -> float:
+    """Seconds of an epoch with all blocks open; cases cost in proportion to their voxels."""
+
+    def voxels(cases: list[Any]) -> float:
+        total = 0.0
+        for case in cases:
+            x, y, z = prepared.store.grid(case.id).padded_size
+            total += x * y * z / cost.voxels
+        return total
+
+    train = voxels(split.train_set(prepared.cases))
+    validate = voxels(split.validation_set(prepared.cases))
+    return train * cost.train_s + validate * cost.validate_s
+
+
+def _hours(hours: float) -> str:
+    return f"{hours * 60:.0f} minutes" if hours < 1.5 else f"{hours:.1f} hours"
+
+
+def _epochs(space: Space) -> int:
+    return int(space.default[MAX_EPOCHS]) if not space.arms else _longest(space)
+
+
+def _longest(space: Space) -> int:
+    epochs = space.config.lightning.max_epochs
+    return int(epochs) if epochs != "auto" else int(space.default[MAX_EPOCHS])
+
+
+def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> None:
+    """The table of arms and baselines, the verdict and the recommendation."""
+    table = Table(title="Arms", title_justify="left")
+    for name in ("arm", "trials", "epochs", "seconds", "explored Dice", "confirmed Dice", "95 %"):
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    rows = {**report["arms"], **{k: v for k, v in report["baselines"].items() if v}}
+    for name, arm in rows.items():
+        ci = arm.get("confirmed_dice_ci95")
+        table.add_row(
+            name.replace("_", " "),
+            str(arm["trials"]),
+            str(arm["epochs"]),
+            f"{arm['seconds']:.0f}",
+            _dice(arm.get("explored_dice")),
+            _dice(arm.get("confirmed_dice_mean")),
+            f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else "-",
+        )
+    console.print(table)
+    console.print(report["verdict"]["sentence"], highlight=False)
+    recommendation = report.get("recommendation")
+    if recommendation:
+        console.print(
+            f"Recommended: {describe(recommendation['strategy'])}. {recommendation['reason']}",
+            highlight=False,
+        )
+    console.print(f"Everything is in {folder}; compare the trials with: mlflow ui", highlight=False)
+
+
+def _dice(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

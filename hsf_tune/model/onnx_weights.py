@@ -1,0 +1,93 @@
+"""Read a network's weights out of the ONNX file that HSF runs.
+
+PyTorch keeps the names of most weights when it exports; what it folds into constants or
+merges because two tensors are equal is found again by the place where it is used. Only the graph is
+read, nothing is run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+from torch import Tensor
+
+from hsf_tune.errors import ModelError
+
+_MIXTURE = ("mean_weight", "var_weight")  # of a switchable normalisation, in the order of use
+
+
+def read_onnx(path: Path) -> dict[str, Tensor]:
+    """Weights by their name in the exported module, `_model.encoders.0...` in HSF's files.
+
+    Switchable normalisation's two pairs of mixing weights are only in the file as the shares
+    that a softmax made of them; their logarithms give the same shares.
+
+    Raises:
+        ModelError: the file is damaged, or keeps its weights in another file.
+    """
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path} is a damaged ONNX file ({error}). Get it again.") from error
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
+        raise ModelError(
+            f"{path} keeps its weights in a second file; expected one self-contained ONNX file."
+        )
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    values |= _constants(graph)
+    weights = {
+        tensor.name: values[tensor.name]
+        for tensor in graph.initializer
+        if "::" not in tensor.name and values[tensor.name].dtype.kind == "f"
+    }
+    for scope, nodes in _nodes_by_module(graph).items():
+        for name, value in _used_by(nodes, values).items():
+            weights.setdefault(f"{scope}.{name}", value)
+    return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+
+
+def _nodes_by_module(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """`/_model/encoders.0/.../conv/Conv` belongs to the module `_model.encoders.0...conv`."""
+    modules: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+    for node in graph.node:
+        scope = node.name.rpartition("/")[0].strip("/").replace("/", ".")
+        modules[scope].append(node)
+    return modules
+
+
+def _used_by(nodes: list[onnx.NodeProto], values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """A module's weights by the operations that use them."""
+    found: dict[str, np.ndarray] = {}
+    shares: list[float] = []
+    for node in nodes:
+        constants = [values[name] for name in node.input if name in values]
+        if node.op_type in ("Conv", "ConvTranspose"):
+            found |= dict(zip(("weight", "bias"), constants, strict=False))
+        elif node.op_type in ("Mul", "Add", "Sub") and len(constants) == 1:
+            (value,) = constants
+            if value.ndim == 5:
+                found["weight" if node.op_type == "Mul" else "bias"] = value
+            elif node.op_type == "Mul" and value.size == 1:
+                shares.append(float(value.reshape(())))
+    is_mixture = len(shares) == 4 and {"weight", "bias"} <= set(found)
+    if is_mixture and all(math.isclose(sum(shares[i : i + 2]), 1, abs_tol=1e-4) for i in (0, 2)):
+        for i, name in enumerate(_MIXTURE):
+            found[name] = np.log(np.maximum(shares[2 * i : 2 * i + 2], 1e-30)).astype(np.float32)
+    return found
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    return {
+        node.output[0]: numpy_helper.to_array(attribute.t)
+        for node in graph.node
+        if node.op_type == "Constant"
+        for attribute in node.attribute
+        if attribute.name == "value"
+    }

@@ -1,0 +1,242 @@
+"""Base models: load one from wherever it is, build a network from it, save what was trained.
+
+What a file holds is read in `formats.py`, where it comes from is decided in `published.py`.
+Here is decided whether weights fit a network: all names and shapes must, except the final convolution's
+where another number of classes is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hsf_tune.errors import ModelError, did_you_mean
+from hsf_tune.model.arunet import Architecture, ARUNet
+from hsf_tune.model.formats import read_weights
+from hsf_tune.model.published import PUBLISHED, Published, fetch, file_checksum, verify
+
+_SHOWN = 6  # differences that an error lists
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """Weights to start from, and what is known about them.
+
+    Args:
+        name: its published name, or its file's.
+        source: the address or path that it came from.
+        sha256: of the file.
+        architecture: inferred from the shapes.
+        state_dict: float32 tensors by the network's names. Not to be written to.
+        labels_names: channel 1..N -> name, or None where nobody says.
+        training: the file's notes on how it was made, or None.
+    """
+
+    name: str
+    source: str
+    sha256: str
+    architecture: Architecture
+    state_dict: Mapping[str, Tensor]
+    labels_names: Mapping[int, str] | None = None
+    training: Mapping[str, Any] | None = None
+
+
+def load_base(
+    source: str | Path, *, checksum: str | None = None, cache_dir: Path | None = None
+) -> BaseModel:
+    """Load a base model by name, path or https address.
+
+    Args:
+        source: a name in `PUBLISHED`, the path of a .ckpt, .pt, .safetensors or .onnx file, or an https
+            address of one.
+        checksum: xxh3_64 or sha256; needed for an address, verified where given.
+        cache_dir: where downloads are kept; None is $HSF_TUNE_CACHE, else the user's cache folder.
+
+    Raises:
+        ModelError: it can't be found, fetched, verified or read, or it is no ARUNet.
+    """
+    known = PUBLISHED.get(str(source))
+    path = _locate(str(source), known, checksum, cache_dir)
+    state_dict, notes = read_weights(path)
+    architecture = infer_architecture(state_dict)
+    _require_match(f"{path}", state_dict, architecture)
+    labels = known.labels_names if known else _labels_in(notes, architecture.out_channels)
+    return BaseModel(
+        name=str(source) if known else notes.get("name", path.stem),
+        source=known.url if known else str(source),
+        sha256=file_checksum(path).removeprefix("sha256:"),
+        architecture=architecture,
+        state_dict=state_dict,
+        labels_names=labels,
+        training=_training_in(notes),
+    )
+
+
+def infer_architecture(state_dict: Mapping[str, Tensor]) -> Architecture:
+    """The architecture whose weights have these names and shapes.
+
+    Raises:
+        ModelError: the first or the last convolution is missing, so that there is nothing to go by.
+    """
+    first, last = "encoders.0.basic_module.conv1.conv.weight", "final_conv.weight"
+    for key in (first, last):
+        if key not in state_dict or state_dict[key].dim() != 5:
+            raise ModelError(
+                f"The base model has no 3D convolution {key}, so it is no ARUNet. It holds "
+                f"{', '.join(sorted(state_dict)[:3])} ..."
+            )
+    levels = {int(key.split(".")[1]) for key in state_dict if key.startswith("encoders.")}
+    return Architecture(
+        in_channels=state_dict[first].shape[1],
+        out_channels=state_dict[last].shape[0],
+        f_maps=state_dict[first].shape[0],
+        num_levels=len(levels),
+        use_attention=any(".attention." in key for key in state_dict),
+    )
+
+
+def build_network(base: BaseModel, out_channels: int, *, seed: int = 0) -> ARUNet:
+    """A network with the base's weights, on the CPU, in training mode.
+
+    Args:
+        out_channels: classes, background included. Where it is not the base's own number, the final
+            convolution is new, drawn from `seed` alone as PyTorch initialises one.
+
+    Raises:
+        ModelError: the base's weights are not those of its architecture.
+    """
+    architecture = replace(base.architecture, out_channels=out_channels)
+    weights = {key: value.clone() for key, value in base.state_dict.items()}
+    if out_channels != base.architecture.out_channels:
+        weights |= _new_final_conv(architecture, seed)
+    _require_match(f"Base model {base.name}", weights, architecture)
+    with torch.device("meta"):
+        network = ARUNet(architecture)
+    network.load_state_dict(weights, assign=True)
+    return network
+
+
+def save(
+    path: Path, weights: ARUNet | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None
+) -> None:
+    """Write weights as safetensors: whole under its name, or not at all.
+
+    Args:
+        path: the file; its folder is made if need be.
+        weights: a network or its state dict.
+        metadata: notes kept in the file. `labels_names` (channel 1..N -> name), `training` (a dictionary) and `name`
+            are read back by `load_base`. What is not text is written as JSON.
+    """
+    tensors = weights.state_dict() if isinstance(weights, ARUNet) else weights
+    notes = {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in (metadata or {}).items()
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        save_file(
+            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
+            temporary,
+            {"format": "pt", **notes},
+        )
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _locate(
+    source: str, known: Published | None, checksum: str | None, cache_dir: Path | None
+) -> Path:
+    if known:
+        return fetch(known.url, checksum or known.checksum, cache_dir)
+    if urlparse(source).scheme in ("http", "https", "ftp"):
+        if checksum is None:
+            raise ModelError(
+                f"models.checkpoint is {source}, and a file from the network needs a checksum: give models.checksum, "
+                "its xxh3_64 (`xxhsum -H3`) or sha256 (`sha256sum`), from somebody you trust."
+            )
+        return fetch(source, checksum, cache_dir)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise ModelError(
+            f"models.checkpoint is {source}, which {found}. Expected a .ckpt, .pt, .safetensors or .onnx file, an https "
+            "address, or a published model's name." + did_you_mean(source, PUBLISHED)
+        )
+    if checksum:
+        verify(path, checksum)
+    return path
+
+
+def _require_match(what: str, weights: Mapping[str, Tensor], architecture: Architecture) -> None:
+    """Refuse weights that differ from the architecture's in any name or shape."""
+    with torch.device("meta"):
+        expected = {k: tuple(v.shape) for k, v in ARUNet(architecture).state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in weights.items()}
+    differences = [
+        *(f"{key} is missing" for key in expected if key not in found),
+        *(f"{key} is unexpected" for key in found if key not in expected),
+        *(
+            f"{key} is {'x'.join(map(str, found[key]))}, expected {'x'.join(map(str, shape))}"
+            for key, shape in expected.items()
+            if key in found and found[key] != shape
+        ),
+    ]
+    if differences:
+        more = len(differences) - _SHOWN
+        raise ModelError(
+            f"{what} does not hold the weights of an ARUNet with f_maps {architecture.f_maps}, "
+            f"{architecture.num_levels} levels and {architecture.out_channels} channels: "
+            + "; ".join(differences[:_SHOWN])
+            + (f"; and {more} more" if more > 0 else "")
+            + ". Use a checkpoint of HSF's ARUNet, whole and unchanged."
+        )
+
+
+def _new_final_conv(architecture: Architecture, seed: int) -> dict[str, Tensor]:
+    """As `nn.Conv3d` initialises a 1x1x1 convolution, from a seed of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    bound = architecture.f_maps**-0.5
+    shapes = {
+        "final_conv.weight": (architecture.out_channels, architecture.f_maps, 1, 1, 1),
+        "final_conv.bias": (architecture.out_channels,),
+    }
+    return {
+        key: torch.empty(shape).uniform_(-bound, bound, generator=generator)
+        for key, shape in shapes.items()
+    }
+
+
+def _labels_in(notes: Mapping[str, str], out_channels: int) -> dict[int, str] | None:
+    """A file's labels, if there is one for each channel."""
+    labels = _json(notes.get("labels_names"))
+    if not isinstance(labels, dict):
+        return None
+    named = {int(label): str(name) for label, name in labels.items()}
+    return named if sorted(named) == list(range(1, out_channels)) else None
+
+
+def _training_in(notes: Mapping[str, str]) -> dict[str, Any] | None:
+    training = _json(notes.get("training"))
+    return training if isinstance(training, dict) else None
+
+
+def _json(text: str | None) -> object:
+    try:
+        return json.loads(text) if text else None
+    except json.JSONDecodeError:
+        return None

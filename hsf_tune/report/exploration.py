@@ -1,0 +1,226 @@
+"""Figures of the search itself: the race, the strategies, what mattered, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from hsf_tune.figures.palette import FAINT, INK, MUTED
+from hsf_tune.finetuning.strategy import LR, describe
+from hsf_tune.report.run import Run
+from hsf_tune.report.style import dressed, faded, group_colors, shown_name
+from hsf_tune.verdict.scores import BASE, DEFAULT, Explored, identity, mean_over_subjects
+
+
+def race_figure(run: Run) -> go.Figure:
+    """Mean Dice of each strategy over the folds it has run; finalists are drawn strongly."""
+    arms = [a for a in run.arms if any(e.arm == a for e in run.explored)]
+    figure = make_subplots(
+        cols=len(arms), shared_yaxes=True, subplot_titles=arms, horizontal_spacing=0.03
+    )
+    colors = group_colors(run.arms)
+    for column, arm in enumerate(arms, start=1):
+        chosen = {identity(s) for s in run.finalists.get(arm, [])}
+        members = [e for e in run.explored if e.arm == arm]
+        for one in sorted(members, key=lambda e: e.key in chosen):
+            strong = one.key in chosen
+            folds = sorted(one.dice_of_fold)
+            running = np.cumsum([one.dice_of_fold[f] for f in folds]) / np.arange(1, len(folds) + 1)
+            color = colors[arm] if strong else faded(colors[arm], 0.3)
+            figure.add_trace(
+                go.Scatter(
+                    x=folds,
+                    y=running,
+                    mode="lines+markers",
+                    line={"color": color, "width": 2.5 if strong else 1.2},
+                    marker={"size": 7 if strong else 5},
+                    name=describe(one.strategy),
+                    showlegend=False,
+                    hovertemplate=f"{describe(one.strategy)}<br>mean of folds 1 to %{{x}}: "
+                    "%{y:.4f}<extra></extra>",
+                ),
+                row=1,
+                col=column,
+            )
+    most = max(max(e.dice_of_fold) for e in run.explored)
+    figure.update_xaxes(title_text="fold", dtick=1, range=[0.7, most + 0.3])
+    figure.update_yaxes(title_text="mean Dice so far", col=1)
+    return dressed(figure, 380)
+
+
+def strategies_figure(run: Run) -> go.Figure:
+    """Parallel coordinates of all strategies on the exploration's fold 1."""
+    explored = [e for e in run.explored if 1 in e.dice_of_fold]
+    keys = varied_keys(explored)
+    dimensions = [_categories("arm", [e.arm for e in explored], run.arms)]
+    for key in keys:
+        values = [e.strategy.get(key) for e in explored]
+        dimensions.append(_dimension(key, values))
+    dice = [e.dice_of_fold[1] for e in explored]
+    dimensions.append({"label": "Dice, fold 1", "values": dice})
+    figure = go.Figure(
+        go.Parcoords(
+            dimensions=dimensions,
+            line={"color": dice, "colorscale": "Viridis", "showscale": False},
+            labelfont={"size": 13, "color": INK},
+            tickfont={"size": 11, "color": INK},
+            rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
+        )
+    )
+    return dressed(figure, 380, margin={"l": 70, "r": 50, "t": 70, "b": 30})
+
+
+def varied_keys(explored: Sequence[Explored]) -> list[str]:
+    """Keys that differ between strategies, but for the mode, which the arm names."""
+    keys = sorted({key for e in explored for key in e.strategy})
+    return [
+        key
+        for key in keys
+        if key != "finetuning.mode" and len({repr(e.strategy.get(key)) for e in explored}) > 1
+    ]
+
+
+def _dimension(key: str, values: Sequence[Any]) -> dict[str, Any]:
+    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+    if not numbers:
+        return _categories(_short(key), [_text(v) for v in values], sorted({*map(_text, values)}))
+    if key == LR or (min(values) > 0 and max(values) / min(values) >= 100):
+        logs = np.log10(np.array(values, dtype=float))
+        ticks = np.arange(np.floor(logs.min() * 2), np.ceil(logs.max() * 2) + 1) / 2
+        labels = [f"{10.0**t:.1g}" for t in ticks]
+        return {"label": _short(key), "values": logs, "tickvals": ticks, "ticktext": labels}
+    found: dict[str, Any] = {"label": _short(key), "values": values}
+    if len(set(values)) <= 8:
+        found["tickvals"] = sorted(set(values))
+    return found
+
+
+def _categories(label: str, values: Sequence[str], order: Sequence[str]) -> dict[str, Any]:
+    places = {name: i for i, name in enumerate(order)}
+    return {
+        "label": label,
+        "values": [places[v] for v in values],
+        "tickvals": list(places.values()),
+        "ticktext": list(places),
+    }
+
+
+def _short(key: str) -> str:
+    return key.rsplit(".", 1)[-1]
+
+
+def _text(value: Any) -> str:
+    return "none" if value is None else str(value)
+
+
+def importance_figure(run: Run, importance: Mapping[str, Mapping[str, float]]) -> go.Figure:
+    """How much of the Dice's variation each searched key explains, arm by arm."""
+    colors = group_colors(run.arms)
+    figure = go.Figure()
+    for arm in run.arms:
+        ranked = sorted(importance.get(arm, {}).items(), key=lambda item: item[1])
+        figure.add_trace(
+            go.Bar(
+                x=[share for _, share in ranked],
+                y=[_short(key) for key, _ in ranked],
+                orientation="h",
+                marker_color=colors[arm],
+                name=arm,
+                hovertemplate=f"{arm}, %{{y}}: %{{x:.0%}}<extra></extra>",
+            )
+        )
+    keys = {key for shares in importance.values() for key in shares}
+    figure.update_xaxes(range=[0, 1], tickformat=".0%")
+    return dressed(figure, 150 + 70 * len(keys), legend_traceorder="normal")
+
+
+def cost_figure(run: Run) -> go.Figure:
+    """Dice against weights that train and against the time of one training; Pareto front."""
+    points = _cost_points(run)
+    titles = ("weights that train", "seconds of one training")
+    figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
+    colors = group_colors(run.arms)
+    for column, cost in enumerate(("parameters", "seconds"), start=1):
+        front = pareto_front([(p[cost], p["dice"]) for p in points])
+        figure.add_trace(
+            go.Scatter(
+                x=[p[0] for p in front],
+                y=[p[1] for p in front],
+                mode="lines",
+                line={"color": MUTED, "width": 1.5, "dash": "dash", "shape": "hv"},
+                name="nothing cheaper is better",
+                showlegend=column == 1,
+                hoverinfo="skip",
+            ),
+            row=1,
+            col=column,
+        )
+        for group in dict.fromkeys(p["group"] for p in points):
+            chosen = [p for p in points if p["group"] == group]
+            figure.add_trace(
+                go.Scatter(
+                    x=[p[cost] for p in chosen],
+                    y=[p["dice"] for p in chosen],
+                    mode="markers",
+                    marker={
+                        "color": colors.get(group, MUTED),
+                        "size": [11 if p["confirmed"] else 7 for p in chosen],
+                        "symbol": ["circle" if p["confirmed"] else "circle-open" for p in chosen],
+                        "line": {"width": 1.2},
+                    },
+                    name=shown_name(group),
+                    legendgroup=group,
+                    showlegend=column == 1,
+                    text=[p["text"] for p in chosen],
+                    hovertemplate="%{text}<br>Dice %{y:.4f}, " + titles[column - 1]
+                    + " %{x:,.4~g}<extra></extra>",
+                ),
+                row=1,
+                col=column,
+            )  # fmt: skip
+        figure.update_xaxes(title_text=titles[column - 1], row=1, col=column)
+    figure.update_yaxes(title_text="Dice", col=1)
+    figure.update_xaxes(linecolor=FAINT)
+    return dressed(figure, 420)
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Points (cost, Dice) that no cheaper or equally cheap one reaches, cheapest first."""
+    front: list[tuple[float, float]] = []
+    for cost, dice in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not front or dice > front[-1][1]:
+            front.append((cost, dice))
+    return front
+
+
+def _cost_points(run: Run) -> list[dict[str, Any]]:
+    """Each strategy once: confirmed Dice where there is one, else the exploration's."""
+    everyone = [c for members in run.confirmation.finalists.values() for c in members]
+    everyone += [c for c in (run.confirmation.default, run.confirmation.base) if c]
+    confirmed = {c.key: mean_over_subjects(c.dice) for c in everyone}
+    named = {c.key: c.arm for c in everyone if c.arm in (BASE, DEFAULT)}
+    if run.documented_default is not None:
+        named[identity(run.documented_default)] = DEFAULT
+    groups = {e.key: e.arm for e in reversed(run.explored)} | named
+    points = []
+    for key in {**confirmed, **groups}:
+        trials = [t for t in run.trials if identity(t.started.strategy) == key and t.ended]
+        explored = [e for e in run.explored if e.key == key]
+        dice = confirmed.get(key) or (explored[0].dice if explored else None)
+        if not trials or dice is None or not np.isfinite(dice):
+            continue
+        points.append(
+            {
+                "group": groups.get(key) or trials[0].started.arm,
+                "parameters": max(t.started.parameters_trained for t in trials),
+                "seconds": float(np.mean([t.ended.seconds for t in trials if t.ended])),
+                "dice": float(dice),
+                "confirmed": key in confirmed,
+                "text": describe(trials[0].started.strategy),
+            }
+        )
+    return points

@@ -1,0 +1,246 @@
+"""Find labels to look at again, and show the best and the worst case.
+
+Where all finalists agree with each other and not with the manual label, the manual label
+may be the one that errs. Only voxels further than one voxel from the agreed label's
+manual border count: along borders every rater differs.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from scipy.ndimage import binary_dilation
+
+from hsf_tune import figures
+from hsf_tune.data.cases import Case, find_cases
+from hsf_tune.data.store import Store, open_store
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.figures.palette import label_color
+from hsf_tune.records import TrialRecord, subject_means
+from hsf_tune.report.run import Run
+
+Labels = NDArray[np.uint8]
+PLANES = ("sagittal", "coronal", "axial")  # axes of a RAS+ volume
+SHOWN = 6  # places drawn
+LISTED = 12  # places listed
+PREDICTIONS = "predictions.npz"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A slice where all finalists contradict the manual labels.
+
+    Attributes:
+        axis, index: the slice, of the case's unpadded RAS+ volume.
+        volume_mm3: contradicted volume in the whole case, for this label.
+        agreed, manual: names of the label the finalists see and of the one that was drawn most
+            often there.
+    """
+
+    case: str
+    agreed: str
+    manual: str
+    axis: int
+    index: int
+    volume_mm3: float
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as it is written into the page."""
+
+    caption: str
+    png_base64: str
+
+
+@dataclass(frozen=True)
+class Review:
+    """What to look at; `missing` says why there is nothing."""
+
+    places: Sequence[Place] = ()
+    place_pictures: Sequence[Picture] = ()
+    case_pictures: Sequence[Picture] = ()
+    missing: str = ""
+
+
+def review(run: Run) -> Review:
+    """Rank the places of a run and draw the first ones, and the best and worst case."""
+    trials = [t for t in run.trials if t.started.phase == "confirm" and _predictions(run, t)]
+    if not trials:
+        return Review(missing="No predictions of finalists were kept in this run's folder.")
+    try:
+        cases = {c.id: c for c in find_cases(run.config.datasets)}
+        store = open_store(list(cases.values()), run.config.datasets, run.config.store)
+    except HsfTuneError as error:
+        return Review(missing=f"The images can't be read here: {error}")
+    scene = _Scene(run, cases, store)
+    voted = scene.agreed_labels(trials)
+    places = sorted(scene.places(voted), key=lambda p: -p.volume_mm3)
+    return Review(
+        places=places[:LISTED],
+        place_pictures=[scene.draw_place(p, voted[p.case]) for p in places[:SHOWN]],
+        case_pictures=list(scene.draw_extremes()),
+    )
+
+
+def contradictions(agreed: Labels, known: NDArray[np.bool_], manual: Labels) -> Labels:
+    """Label that all agree on where it contradicts the manual one, 0 elsewhere.
+
+    Args:
+        agreed: (X, Y, Z) the label that all predictions share.
+        known: (X, Y, Z) where they do share one.
+        manual: (X, Y, Z).
+
+    Returns:
+        (X, Y, Z); a voxel within one voxel of the same manual label is 0. Agreed background
+        does not count: whether tissue was drawn too generously is what Dice shows.
+    """
+    wrong = known & (agreed != manual) & (agreed > 0)
+    found = np.where(wrong, agreed, 0).astype(np.uint8)
+    for label in np.unique(found[found > 0]):
+        near = binary_dilation(manual == label, np.ones((3, 3, 3), dtype=bool))
+        found[(found == label) & near] = 0
+    return found
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """The images and labels that pictures are made of."""
+
+    run: Run
+    cases: Mapping[str, Case]
+    store: Store
+
+    def agreed_labels(self, trials: Sequence[TrialRecord]) -> dict[str, tuple[Labels, Any]]:
+        """case -> (label all finalists share, where they share one)."""
+        confirmed = [c for members in self.run.confirmation.finalists.values() for c in members]
+        arms = {c.arm for c in confirmed}
+        found: dict[str, tuple[Labels, Any]] = {}
+        for trial in trials:
+            if trial.started.arm not in arms:
+                continue
+            with np.load(_predictions(self.run, trial)) as kept:
+                for case in set(kept.files) & self.cases.keys():
+                    predicted = kept[case]
+                    if case in found:
+                        first, known = found[case]
+                        found[case] = first, known & (first == predicted)
+                    else:
+                        found[case] = predicted, np.ones(predicted.shape, dtype=bool)
+        return found
+
+    def places(self, voted: Mapping[str, tuple[Labels, Any]]) -> Iterator[Place]:
+        for case, (agreed, known) in voted.items():
+            manual, spacing = self.manual(case), self.store.load(case).spacing_mm
+            if manual.shape != agreed.shape:
+                continue
+            wrong = contradictions(agreed, known, manual)
+            names = {0: "background", **self.names(case)}
+            for label in np.unique(wrong[wrong > 0]):
+                voxels = wrong == label
+                axis, index = _fullest_slice(voxels)
+                drawn = int(np.bincount(manual[voxels]).argmax())
+                volume = float(voxels.sum() * np.prod(spacing))
+                agreed_name = names.get(int(label), str(label))
+                yield Place(case, agreed_name, names.get(drawn, str(drawn)), axis, index, volume)
+
+    def draw_place(self, place: Place, voted: tuple[Labels, Any]) -> Picture:
+        stored = self.store.load(place.case)
+        grey = np.asarray(stored.image)[0][stored.crop].take(place.index, place.axis)
+        manual = self.manual(place.case).take(place.index, place.axis)
+        agreed = np.where(voted[1], voted[0], 0).take(place.index, place.axis)
+        step = [s for i, s in enumerate(stored.spacing_mm) if i != place.axis]
+        figure = Figure(figsize=(7.2, 2.7), layout="constrained")
+        for axes, labels, title in zip(
+            figure.subplots(1, 3),
+            (None, manual, agreed),
+            ("image", "manual", "all finalists"),
+            strict=True,
+        ):
+            _draw_slice(axes, grey, labels, step, title)
+        caption = (
+            f"{place.case}, {PLANES[place.axis]} slice {place.index}: all finalists see"
+            f" {place.agreed}, the manual label is {place.manual} ({place.volume_mm3:.0f} mm³)"
+        )
+        return Picture(caption, encoded(figure))
+
+    def draw_extremes(self) -> Iterator[Picture]:
+        """The case with the highest and the one with the lowest Dice of the winner."""
+        winner = self.run.verdict.winner
+        if winner is None:
+            return
+        dice: dict[str, tuple[float, TrialRecord]] = {}
+        for trial in self.run.trials_of(winner.strategy, "confirm"):
+            if not trial.ended or not _predictions(self.run, trial):
+                continue
+            for case in {s.case for s in trial.ended.scores}:
+                rows = [s for s in trial.ended.scores if s.case == case]
+                mean = next(iter(subject_means(rows).values()), float("nan"))
+                dice.setdefault(case, (mean, trial))
+        ranked = sorted(dice, key=lambda case: dice[case][0])
+        extremes = [("Best", ranked[-1]), ("Worst", ranked[0])] if len(ranked) > 1 else []
+        for word, case in extremes:
+            mean, trial = dice[case]
+            with np.load(_predictions(self.run, trial)) as kept:
+                if case not in kept.files or kept[case].shape != self.manual(case).shape:
+                    continue
+                figure = self.overlay(case, kept[case])
+            yield Picture(f"{word} case of the winner: {case}, Dice {mean:.3f}", encoded(figure))
+
+    def overlay(self, case: str, prediction: Labels) -> Figure:
+        stored = self.store.load(case)
+        image = np.asarray(stored.image)[0][stored.crop]
+        return figures.overlay(
+            image, prediction, self.manual(case), stored.spacing_mm, self.names(case)
+        )
+
+    def manual(self, case: str) -> Labels:
+        stored = self.store.load(case)
+        return np.asarray(stored.labels)[stored.crop]
+
+    def names(self, case: str) -> dict[int, str]:
+        return dict(self.run.config.datasets.datasets[self.cases[case].dataset].labels_names)
+
+
+def encoded(figure: Figure) -> str:
+    """A figure as a PNG in base64."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _predictions(run: Run, trial: TrialRecord) -> Any:
+    """Where a trial's predictions lie; None if they were not kept."""
+    path = run.folder / "checkpoints" / trial.id / PREDICTIONS
+    return path if path.exists() else None
+
+
+def _fullest_slice(voxels: NDArray[np.bool_]) -> tuple[int, int]:
+    """(axis, index) of the slice that holds most of these voxels."""
+    counts = [voxels.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
+    axis = int(np.argmax([c.max() for c in counts]))
+    return axis, int(counts[axis].argmax())
+
+
+def _draw_slice(
+    axes: Any, grey: NDArray[Any], labels: Labels | None, step_mm: Sequence[float], title: str
+) -> None:
+    """One slice with filled labels; first in-plane axis to the right, second upwards."""
+    low, high = np.percentile(grey, [1, 99])
+    aspect = step_mm[1] / step_mm[0]
+    axes.imshow(grey.T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
+    if labels is not None:
+        colors = np.zeros((*labels.T.shape, 4))
+        for label in np.unique(labels[labels > 0]):
+            rgb = [int(label_color(int(label))[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+            colors[label == labels.T] = [*rgb, 0.6]
+        axes.imshow(colors, origin="lower", aspect=aspect)
+    axes.set_title(title, fontsize=9)
+    axes.set_axis_off()

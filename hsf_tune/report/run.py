@@ -1,0 +1,178 @@
+"""Read a run's folder: its records, its configuration, its data, and what they amount to.
+
+Everything that the report shows comes from here or from the verdict, so that it can be
+written again at any time from the folder alone, also while the search still runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsf_tune.config import Config, config_from_dict
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.finetuning.schedule import n_blocks
+from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT
+from hsf_tune.records import Note, Records, TrialRecord
+from hsf_tune.verdict.claims import Verdict
+from hsf_tune.verdict.judge import judge
+from hsf_tune.verdict.scores import (
+    BASE,
+    DEFAULT,
+    Confirmation,
+    Explored,
+    gather,
+    gather_exploration,
+    identity,
+    subjects_of_fold_1,
+)
+
+_COMMAND = "# command:"
+FINALISTS_SHOWN = 3  # of an arm, where nothing was confirmed
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, read.
+
+    Attributes:
+        config: as it was resolved at the start.
+        dataset: `dataset.json`; {} where it is missing.
+        arms: in the order of the search space.
+        command: as the user typed it; "" where unknown.
+    """
+
+    folder: Path
+    records: Records
+    config: Config
+    dataset: Mapping[str, Any]
+    arms: tuple[str, ...]
+    command: str
+
+    @property
+    def name(self) -> str:
+        return self.folder.resolve().name
+
+    @property
+    def trials(self) -> list[TrialRecord]:
+        return list(self.records.trials.values())
+
+    @cached_property
+    def confirmation(self) -> Confirmation:
+        return gather(self.trials, self.documented_default)
+
+    @cached_property
+    def tested(self) -> Confirmation:
+        """Scores on the locked test set, where there is one."""
+        return gather(self.trials, self.documented_default, phase="test")
+
+    @cached_property
+    def explored(self) -> list[Explored]:
+        return gather_exploration(self.trials)
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        fold_1 = subjects_of_fold_1(self.trials)
+        arms = self.arms
+        return judge(self.confirmation, self.explored, arms, self.config.verdict, fold_1)
+
+    @cached_property
+    def documented_default(self) -> Mapping[str, Any] | None:
+        """The documented default's canonical strategy among those that were run."""
+        for trial in self.trials:
+            if trial.started.arm == DEFAULT:
+                return trial.started.strategy
+        depth = n_blocks(self.config.models.num_levels)["decoder"]
+        wanted = {**DOCUMENTED_DEFAULT, DEPTH: depth}.items()
+        return next((t.started.strategy for t in self.trials if _holds(t, wanted)), None)
+
+    @cached_property
+    def finalists(self) -> dict[str, list[Mapping[str, Any]]]:
+        """arm -> strategies, best first: the confirmed ones, else the exploration's leaders."""
+        confirmed = self.confirmation.finalists
+        found: dict[str, list[Mapping[str, Any]]] = {}
+        for arm in self.arms:
+            if arm in confirmed:
+                ranked = sorted(confirmed[arm], key=lambda c: -c.mean)
+                found[arm] = [c.strategy for c in ranked]
+            else:
+                leaders = [e for e in self.explored if e.arm == arm]
+                leaders.sort(key=lambda e: (-len(e.dice_of_fold), -e.dice))
+                found[arm] = [e.strategy for e in leaders[:FINALISTS_SHOWN]]
+        return {arm: strategies for arm, strategies in found.items() if strategies}
+
+    def trials_of(self, strategy: Mapping[str, Any], *phases: str) -> list[TrialRecord]:
+        """All trials of a strategy in these phases (all phases if none is given)."""
+        key = identity(strategy)
+        return [
+            t
+            for t in self.trials
+            if identity(t.started.strategy) == key and (not phases or t.started.phase in phases)
+        ]
+
+    def curves_of(self, strategy: Mapping[str, Any]) -> list[TrialRecord]:
+        """The trials whose curves speak for a strategy: confirmed, else explored."""
+        for phase in ("confirm", "explore", "finetune"):
+            found = [t for t in self.trials_of(strategy, phase) if t.epochs]
+            if found:
+                return found
+        return []
+
+    def notes(self, about: str) -> list[Note]:
+        return [note for note in self.records.notes if note.about == about]
+
+
+def read_run(folder: Path | str) -> Run:
+    """Read a run's folder.
+
+    Raises:
+        HsfTuneError: there is no run in it.
+    """
+    folder = Path(folder)
+    if not (folder / "trials.jsonl").exists() or not (folder / "config.yaml").exists():
+        raise HsfTuneError(
+            f"{folder} holds no run: expected config.yaml and trials.jsonl, as tune.py and"
+            " finetune.py write them. Give the folder of a run, for example outputs/NAME."
+        )
+    text = (folder / "config.yaml").read_text(encoding="utf-8")
+    records = Records(folder)
+    return Run(
+        folder=folder,
+        records=records,
+        config=config_from_dict(yaml.safe_load(text)),
+        dataset=_read_json(folder / "dataset.json"),
+        arms=_arms(folder / "space.yaml", records),
+        command=_command(text),
+    )
+
+
+def _holds(trial: TrialRecord, wanted: Any) -> bool:
+    strategy = trial.started.strategy
+    return all(key in strategy and strategy[key] == value for key, value in wanted)
+
+
+def _arms(path: Path, records: Records) -> tuple[str, ...]:
+    """The space's arms in its order; those seen in the records where there is no space."""
+    if path.exists():
+        space = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        if isinstance(space.get("arms"), Mapping):
+            return tuple(space["arms"])
+    seen: Sequence[str] = [
+        t.started.arm for t in records.trials.values() if t.started.phase in ("explore", "confirm")
+    ]
+    return tuple(arm for arm in dict.fromkeys(seen) if arm and arm not in (BASE, DEFAULT))
+
+
+def _command(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.startswith(_COMMAND)]
+    return lines[0].removeprefix(_COMMAND).strip() if lines else ""
+
+
+def _read_json(path: Path) -> Mapping[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

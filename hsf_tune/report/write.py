@@ -1,0 +1,55 @@
+"""Write `report.html` and `report.json` of a run, and compare it with other runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hsf_tune.records import write_text
+from hsf_tune.report.page import Page
+from hsf_tune.report.run import Run, read_run
+from hsf_tune.report.sections import fill
+from hsf_tune.report.summary import summarise
+from hsf_tune.verdict.claims import Verdict
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and what it says."""
+
+    html: Path
+    json: Path
+    verdict: Verdict
+    summary: dict[str, Any]
+
+
+def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Report:
+    """Write a run's report into its folder, from its records alone.
+
+    Can be called at any time, also while the search runs; what is not there yet is said.
+
+    Args:
+        folder: of the run.
+        others: folders of runs to compare it with (another base, another dataset).
+
+    Raises:
+        HsfTuneError: a folder that holds no run.
+    """
+    run = read_run(folder)
+    compared = [read_run(other) for other in others]
+    summary = summarise(run)
+    page = Page(f"{run.name}: {run.verdict.status.replace('_', ' ')}")
+    fill(page, run, summary, compared)
+    html, plain = run.folder / "report.html", run.folder / "report.json"
+    write_text(html, page.html())
+    write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    return Report(html, plain, run.verdict, summary)
+
+
+def recommended_trials(run: Run) -> list[str]:
+    """Ids of the confirmation's trials of the recommended strategy."""
+    strategy = run.verdict.recommendation.strategy
+    return [t.id for t in run.trials_of(strategy, "confirm") if t.finished] if strategy else []

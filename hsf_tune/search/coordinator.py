@@ -1,0 +1,274 @@
+"""Hold a search together: records, race, studies and the trials that run.
+
+Knows nothing of Ray, which asks it for jobs and hands it events (`tune_loop.py`). The
+records are written first, everything else follows from them; so a search whose driver
+was killed at any moment goes on by building a coordinator from the same folder.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
+from hsf_tune.search.pruner import median_reason
+from hsf_tune.search.race import (
+    EXHAUSTED,
+    FINALISTS,
+    PROPOSED,
+    ArmPlan,
+    Done,
+    Job,
+    Propose,
+    RacePlan,
+    Slot,
+    State,
+    Wait,
+    finalists,
+    is_explored,
+    next_step,
+    read_state,
+    slot_of,
+    trial_id,
+)
+from hsf_tune.search.study import ArmStudy, Proposal
+from hsf_tune.search.trial import OUT_OF_MEMORY, job_to_dict, started_of
+
+RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
+VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
+Observer = Callable[[Event], None]
+ChooseTest = Callable[[Records], Sequence[Job]]
+
+
+@dataclass
+class Coordinator:
+    """See the module.
+
+    Args:
+        studies: arm -> its study, brought up to date here.
+        observers: told of each event after it was recorded; what they raise is noted.
+        asked_to_stop: a text once the search should end early.
+        prune: end a running trial, for a reason.
+        choose_test: names the jobs on the test set once confirmation is complete.
+
+    Attributes:
+        running: the jobs that workers hold, by Ray's name for the trial.
+        fault: what made it impossible to go on.
+    """
+
+    plan: RacePlan
+    records: Records
+    studies: Mapping[str, ArmStudy]
+    observers: Sequence[Observer] = ()
+    asked_to_stop: Callable[[], str | None] = lambda: None
+    prune: Callable[[str, str], None] | None = None
+    choose_test: ChooseTest | None = None
+    running: dict[str, Job] = field(default_factory=dict)
+    fault: Exception | None = None
+    complete: bool = False
+    _state: State | None = None
+    _complaints: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._note_voided_confirmation()
+        for arm, study in self.studies.items():
+            proposals = {
+                trial_id(arm, note.data["number"]): Proposal(
+                    note.data["strategy"], note.data["params"]
+                )
+                for note in self.records.notes
+                if note.about == PROPOSED and note.data["arm"] == arm
+            }
+            study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
+        self._note_finalists()
+
+    @property
+    def state(self) -> State:
+        """What the records say, read again after each change."""
+        if self._state is None:
+            self._state = read_state(self.records)
+        return self._state
+
+    @property
+    def stopping(self) -> bool:
+        """Whether no further trial may start and running ones should end."""
+        return self.fault is not None or bool(self.asked_to_stop())
+
+    def next_job(self, name: str) -> Job | Wait | Done:
+        """The job that Ray's trial `name` is to run."""
+        while True:
+            if self.stopping:
+                return Done()
+            step = next_step(self.plan, self.state, {job.slot for job in self.running.values()})
+            if isinstance(step, Propose):
+                self._propose(step)
+            elif isinstance(step, Job):
+                self.running[name] = step
+                return step
+            elif isinstance(step, Done) and self._add_test_jobs():
+                continue
+            else:
+                self.complete = isinstance(step, Done)
+                return step
+
+    def receive(self, events: Iterable[Event]) -> None:
+        """Record what a worker tells, then pass it on."""
+        for event in events:
+            if isinstance(event, TrialEnded) and self._is_first_out_of_memory(event):
+                text = f"{event.trial} ran out of memory and is tried once more, alone"
+                self.record(Note(RETRY_ALONE, text, {"trial": event.trial}))
+                continue
+            self.record(event)
+            if isinstance(event, TrialEnded):
+                self._tell_studies(event.trial)
+                self._note_finalists()
+            elif isinstance(event, EpochEnded) and self.prune is not None:
+                reason = median_reason(self.records, event)
+                if reason:
+                    self.prune(event.trial, reason)
+
+    def ended(self, name: str, *, died: bool) -> None:
+        """Ray is done with a trial: it completed, or its worker died too often."""
+        job = self.running.pop(name, None)
+        if job is None:
+            return
+        record = self.records.trials.get(job.trial)
+        if record is not None and record.ended is not None:
+            return
+        if self.is_alone(job) and not died:
+            return  # it ran out of memory and will be run again
+        if record is None:
+            self.record(started_of(job_to_dict(job)))
+        reason = "its worker died again and again" if died else "it ended without a result"
+        self.receive([TrialEnded(job.trial, "failed", reason=reason)])
+
+    def is_alone(self, job: Job) -> bool:
+        """Whether a trial gets a machine or GPU to itself."""
+        return any(
+            n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
+        )
+
+    def record(self, event: Event) -> None:
+        """Write an event, then tell the observers.
+
+        Raises:
+            HsfTuneError: it can't be written.
+        """
+        self.records.append(event)
+        if not isinstance(event, EpochEnded):
+            self._state = None
+        for observer in self.observers:
+            try:
+                observer(event)
+            except Exception as error:
+                self._complain(observer, error)
+
+    def guarded(self, action: Callable[[], None]) -> None:
+        """Run something of ours inside Ray's loop, which no exception may reach."""
+        try:
+            action()
+        except Exception as error:
+            self.fault = self.fault or error
+            logging.getLogger(__name__).debug("the search stops", exc_info=True)
+
+    def _propose(self, step: Propose) -> None:
+        study = self.studies[step.arm]
+        known = {m.key: self._first_dice(m.key) for m in self.state.members.get(step.arm, [])}
+        trial = trial_id(step.arm, step.number)
+        proposal = study.propose(step.number, trial, known)
+        if proposal is None:
+            text = f"{step.arm} has no strategy left that was not tried"
+            self.record(Note(EXHAUSTED, text, {"arm": step.arm}))
+            return
+        data = {
+            "arm": step.arm,
+            "number": step.number,
+            "strategy": dict(proposal.strategy),
+            "params": dict(proposal.params),
+        }
+        self.record(Note(PROPOSED, trial, data))
+        record = self._first_fold(proposal.key)
+        if record is not None:  # another arm has run it
+            study.tell(trial, record)
+
+    def _first_slot(self, key: str) -> Slot:
+        return Slot("explore", self.plan.explore[0].fold, self.plan.seed, key)
+
+    def _first_dice(self, key: str) -> float | None:
+        return self.state.done.get(self._first_slot(key))
+
+    def _first_fold(self, key: str) -> TrialRecord | None:
+        """The record of a strategy on the first fold, once it ended."""
+        record = self.records.trials.get(self.state.trials.get(self._first_slot(key), ""))
+        return record if record is not None and record.ended is not None else None
+
+    def _tell_studies(self, trial: str) -> None:
+        record = self.records.trials[trial]
+        slot = slot_of(record)
+        if slot != self._first_slot(slot.key):
+            return
+        for arm, study in self.studies.items():
+            for member in self.state.members.get(arm, []):
+                if member.key == slot.key:
+                    study.tell(trial_id(arm, member.number), record)
+
+    def _is_first_out_of_memory(self, event: TrialEnded) -> bool:
+        if event.status != "failed" or not (event.reason or "").startswith(OUT_OF_MEMORY):
+            return False
+        return not any(
+            n.about == RETRY_ALONE and n.data["trial"] == event.trial for n in self.records.notes
+        )
+
+    def _note_finalists(self) -> None:
+        """Write an arm's finalists down once its part of the race is over."""
+        for arm in self.plan.arms:
+            if is_explored(self.plan, self.state, arm):
+                data = finalists_data(self.plan, self.state, arm)
+                earlier = [n for n in self.records.notes if n.about == FINALISTS]
+                same = [n.data for n in earlier if n.data["arm"] == arm.name][-1:]
+                if same != [data]:
+                    self.record(Note(FINALISTS, f"{arm.name} is explored", data))
+
+    def _note_voided_confirmation(self) -> None:
+        """More strategies after a look at the confirmation: the report has to say so."""
+        notes = [n.about for n in self.records.notes if n.about in (FINALISTS, VOIDED)]
+        confirmed = any(
+            r.started.phase == "confirm" and r.started.strategy
+            for r in self.records.trials.values()
+        )
+        explored = all(is_explored(self.plan, self.state, arm) for arm in self.plan.arms)
+        if confirmed and not explored and notes and notes[-1] == FINALISTS:
+            text = "more strategies were asked for after the confirmation had begun"
+            self.record(Note(VOIDED, text))
+
+    def _add_test_jobs(self) -> bool:
+        """Ask once which strategies the locked test set is opened for."""
+        if self.choose_test is None or self.plan.test:
+            return False
+        jobs = tuple(self.choose_test(self.records))
+        self.choose_test = None
+        self.plan = replace(self.plan, test=jobs)
+        return bool(jobs)
+
+    def _complain(self, observer: Observer, error: Exception) -> None:
+        """Note the first failure of each observer; the search goes on without it."""
+        name = getattr(observer, "__qualname__", type(observer).__name__)
+        if name not in self._complaints:
+            self._complaints.add(name)
+            text = f"{name} failed and may lack events: {type(error).__name__}: {error}"
+            self.records.append(Note("observer_failed", text))
+
+
+def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, object]:
+    """An arm's finalists as the records keep them, best first."""
+    found = [
+        {
+            "number": ranked.member.number,
+            "strategy": dict(state.strategies[ranked.member.key]),
+            "explored_dice": ranked.dice,
+            "folds": ranked.folds,
+        }
+        for ranked in finalists(plan, state, arm)
+    ]
+    return {"arm": arm.name, "finalists": found}

@@ -1,0 +1,206 @@
+"""Run a search: from a checked space and splits to records of all that was tried.
+
+A search that was interrupted, by whatever, goes on by calling `run_search` with the
+same folder: what ended is not run again, what ran continues from its last epoch.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Splits
+from hsf_tune.errors import SearchError
+from hsf_tune.records import Note, Records, write_text
+from hsf_tune.search.arms import Space
+from hsf_tune.search.coordinator import (
+    ChooseTest,
+    Coordinator,
+    Observer,
+    finalists_data,
+)
+from hsf_tune.search.interrupt import Interrupt, interrupts
+from hsf_tune.search.race import FAILED, RacePlan, State, make_plan
+from hsf_tune.search.resources import Capacity, Resources, ray_running, trial_resources
+from hsf_tune.search.study import ArmStudy, open_storage
+from hsf_tune.search.trial import STOP, TRAINER, Workplace
+
+TIME_BUDGET = "time_budget"
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """How a search ended.
+
+    Attributes:
+        status: finished, or stopped by the time budget or by a signal.
+        exit_code: 0, 130 after Ctrl-C, 143 after SIGTERM.
+        failed_arms: arms that have trials, but not one that finished.
+        finalists: arm -> what the arm hands on, best first; of what was run, if cut short.
+        resources: what each trial was given.
+    """
+
+    status: Literal["finished", "time_budget", "interrupted"]
+    exit_code: int
+    failed_arms: tuple[str, ...]
+    finalists: dict[str, object]
+    resources: Resources
+
+
+def run_search(
+    config: Config,
+    space: Space,
+    splits: Splits,
+    folder: Path,
+    records: Records,
+    *,
+    observers: Sequence[Observer] = (),
+    base_comparable: bool = False,
+    choose_test: ChooseTest | None = None,
+    resources: Resources | None = None,
+    trainer: str = TRAINER,
+) -> SearchOutcome:
+    """Run or go on with a search until it is finished, cut short or interrupted.
+
+    Args:
+        folder: the run's folder, on storage that all nodes share.
+        records: of that folder; only this process appends to them.
+        observers: told of each event after it was recorded.
+        base_comparable: whether the unchanged base's labels are those of the data.
+        choose_test: which jobs run on the test set, once confirmation is complete.
+        resources: what each trial gets; None for what the configuration says.
+        trainer: module whose `fit` runs a `TrialSpec`, importable by workers.
+
+    Raises:
+        SearchError: another process runs this search, or Ray can't be reached.
+        HsfTuneError: the records can't be written any more; what they hold is safe.
+    """
+    interrupt = Interrupt()
+    deadline = _Deadline(config.search.time_budget_s)
+    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    with _locked(folder), ray_running(config.search), interrupts(interrupt):
+        resources = resources or trial_resources(config.search)
+        coordinator = Coordinator(
+            plan=plan,
+            records=records,
+            studies=_open_studies(config, space, folder),
+            observers=observers,
+            asked_to_stop=lambda: _why_stop(interrupt, deadline),
+            prune=_pruner(config, folder),
+            choose_test=choose_test,
+        )
+        _run(coordinator, config, folder, resources, trainer)
+        if coordinator.fault is not None:
+            raise coordinator.fault
+        status = _status(coordinator, interrupt)
+        coordinator.record(Note(status, _summary(status, coordinator)))
+    return _outcome(status, interrupt, coordinator, resources)
+
+
+def _run(
+    coordinator: Coordinator, config: Config, folder: Path, resources: Resources, trainer: str
+) -> None:
+    from hsf_tune.search.tune_loop import run_jobs
+
+    place = Workplace(
+        config.to_dict(), str(folder.resolve()), os.getcwd(), resources.threads, trainer
+    )
+    run_jobs(
+        coordinator,
+        place,
+        resources,
+        capacity=Capacity(resources, config.search.max_concurrent),
+        retries=config.search.max_retries,
+        shared=folder.resolve() if config.search.address else None,
+    )
+
+
+def _open_studies(config: Config, space: Space, folder: Path) -> dict[str, ArmStudy]:
+    path = Path(config.search.state_dir or folder) / "optuna.db"
+    if config.search.state_dir:
+        path = Path(config.search.state_dir) / folder.name / "optuna.db"
+    storage = open_storage(path)
+    return {
+        arm.name: ArmStudy(arm, space.terms, config.search, storage, config.seed)
+        for arm in space.arms
+    }
+
+
+def _pruner(config: Config, folder: Path) -> Callable[[str, str], None] | None:
+    if config.search.pruner == "none":
+        return None
+    return lambda trial, reason: write_text(folder / "checkpoints" / trial / STOP, reason)
+
+
+class _Deadline:
+    def __init__(self, budget_s: float | None) -> None:
+        self._until = None if budget_s is None else time.monotonic() + budget_s
+
+    def passed(self) -> bool:
+        return self._until is not None and time.monotonic() > self._until
+
+
+def _why_stop(interrupt: Interrupt, deadline: _Deadline) -> str | None:
+    if interrupt.signal is not None:
+        return "interrupted"
+    return TIME_BUDGET if deadline.passed() else None
+
+
+def _status(
+    coordinator: Coordinator, interrupt: Interrupt
+) -> Literal["finished", "time_budget", "interrupted"]:
+    if coordinator.complete:
+        return "finished"
+    return "interrupted" if interrupt.signal is not None else "time_budget"
+
+
+def _summary(status: str, coordinator: Coordinator) -> str:
+    done = len(coordinator.state.done)
+    if status == "finished":
+        return f"all {done} trials of the search have ended"
+    why = "the time budget is used up" if status == "time_budget" else "the search was interrupted"
+    return f"{why} after {done} trials; what they show is ranked, the rest was not run"
+
+
+def _outcome(
+    status: Literal["finished", "time_budget", "interrupted"],
+    interrupt: Interrupt,
+    coordinator: Coordinator,
+    resources: Resources,
+) -> SearchOutcome:
+    plan, state = coordinator.plan, coordinator.state
+    return SearchOutcome(
+        status=status,
+        exit_code=interrupt.exit_code if status == "interrupted" else 0,
+        failed_arms=tuple(a.name for a in plan.arms if _all_failed(plan, state, a.name)),
+        finalists={a.name: finalists_data(plan, state, a)["finalists"] for a in plan.arms},
+        resources=resources,
+    )
+
+
+def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
+    keys = {member.key for member in state.members.get(arm, [])}
+    scores = [s for slot, s in state.done.items() if slot.phase == "explore" and slot.key in keys]
+    return bool(scores) and all(score == FAILED for score in scores)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One search a folder at a time; the lock goes with the process that holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout:
+        raise SearchError(
+            f"{folder} is in use: another search of that name is running. Wait for its end, or"
+            " choose another --name."
+        ) from None

@@ -1,0 +1,107 @@
+"""Find and read search space files; what their keys mean is decided in `space.py`.
+
+A name is looked up in `search_spaces/` of the working directory and of the
+repository; anything with a slash or a YAML suffix is a path.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsf_tune.errors import ConfigError, did_you_mean
+
+SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
+
+
+def find_space(name_or_path: str) -> Path:
+    """The file of a space.
+
+    Raises:
+        ConfigError: there is none; the message names those that exist.
+    """
+    if "/" in name_or_path or name_or_path.endswith((".yaml", ".yml")):
+        path = Path(name_or_path).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"--space {name_or_path}: no such file.")
+        return path
+    found = _all_spaces()
+    if name_or_path not in found:
+        raise ConfigError(
+            f"--space {name_or_path}: no space of that name in"
+            f" {' or '.join(str(f) for f in _folders())}.{did_you_mean(name_or_path, found)}"
+            " A file of your own is given by its path."
+        )
+    return found[name_or_path]
+
+
+def list_spaces() -> dict[str, str]:
+    """Name of each space -> the first comment of its file."""
+    return {name: _first_comment(path) for name, path in sorted(_all_spaces().items())}
+
+
+def read_space(path: Path) -> dict[str, Any]:
+    """The plain content of a space file, numbers read as YAML 1.2 does (1e-3 is a float).
+
+    Raises:
+        ConfigError: not YAML, no mapping, or a key written twice.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no readable YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds {type(content).__name__}, expected keys with `arms:`.")
+    return content
+
+
+def _folders() -> list[Path]:
+    local = Path("search_spaces")
+    return [SHIPPED] if local.resolve() == SHIPPED or not local.is_dir() else [local, SHIPPED]
+
+
+def _all_spaces() -> dict[str, Path]:
+    return {p.stem: p for folder in reversed(_folders()) for p in sorted(folder.glob("*.yaml"))}
+
+
+def _first_comment(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("#"):
+            return line.lstrip("# ").rstrip()
+        if line.strip():
+            break
+    return ""
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's numbers and booleans, and no silent duplicates."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":float", ":bool"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.YAMLError(
+                    f"'{key}' is written twice in the block from line {node.start_mark.line + 1} on"
+                )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$"
+        r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)

@@ -1,0 +1,293 @@
+"""One arm's Optuna study: propose strategies, be told how they did.
+
+All studies of a run live in one `optuna.db`, which only the driver touches and which
+`optuna-dashboard` opens. The run's records are the truth: a study that was lost, or
+that missed what happened before a crash, is brought up to date from them. What runs
+when, and on which fold, is decided in `race.py`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import random
+import warnings
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from hsf_tune.config import SearchConfig
+from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.records import TrialRecord
+from hsf_tune.search.arms import Arm, Terms
+from hsf_tune.search.domain import Domain
+
+ATTEMPTS = 50  # suggestions that repeat or don't fit, before one is drawn at random
+DRAWS = 2000  # random draws before an arm counts as exhausted
+_TRIAL, _STRATEGY, _REASON = "trial", "strategy", "reason"  # user attributes
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A strategy that an arm has not proposed before.
+
+    Attributes:
+        params: what the study suggested, from which it can be rebuilt.
+    """
+
+    strategy: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return strategy_key(self.strategy)
+
+
+class ArmStudy:
+    """The study of one arm.
+
+    Args:
+        terms: what turns suggestions into strategies.
+        storage: where the study is kept, see `open_storage`.
+        seed: with the arm's name and the proposal's number it decides each suggestion, so
+            that a search killed and started again proposes the same.
+    """
+
+    def __init__(
+        self,
+        arm: Arm,
+        terms: Terms,
+        search: SearchConfig,
+        storage: optuna.storages.BaseStorage,
+        seed: int,
+    ) -> None:
+        self.arm, self._terms, self._search, self._seed = arm, terms, search, seed
+        self._distributions = {key: _distribution(d) for key, d in arm.domains.items()}
+        self.study = optuna.create_study(
+            study_name=arm.name,
+            storage=storage,
+            direction="maximize",
+            sampler=optuna.samplers.RandomSampler(seed),
+            load_if_exists=True,
+        )
+        for point in arm.start:
+            self.study.enqueue_trial(_encoded(point), skip_if_exists=True)
+
+    def propose(
+        self, number: int, trial_id: str, known: Mapping[str, float | None]
+    ) -> Proposal | None:
+        """The arm's next strategy; None where it has no other.
+
+        Args:
+            number: of the proposal in its arm, from 1.
+            trial_id: of the trial that will run it on the first fold.
+            known: strategy key -> first-fold Dice of what the arm proposed before (None where
+                it still runs, -inf where it failed). A repetition is answered from it.
+        """
+        for attempt in range(ATTEMPTS + 1):
+            if attempt == ATTEMPTS or self._search.sampler == "grid":
+                self._enqueue_unseen(number, known)
+            trial = self._ask()
+            strategy = self._terms.strategy(self.arm, _decoded(self.arm, trial.params))
+            if strategy is None:
+                self._fail(trial, "its blocks don't all open within the run")
+            elif strategy_key(strategy) in known:
+                self._repeat(trial, known[strategy_key(strategy)])
+            else:
+                return self._accept(trial, strategy, trial_id)
+        return None
+
+    def tell(self, trial_id: str, record: TrialRecord) -> None:
+        """Tell the study how a proposal did on the first fold; no effect the second time."""
+        for trial in self._running():
+            if trial.user_attrs.get(_TRIAL) == trial_id:
+                self._tell(Trial(self.study, trial._trial_id), record)
+
+    def catch_up(
+        self, proposals: Mapping[str, Proposal], ended: Mapping[str, TrialRecord | None]
+    ) -> None:
+        """Bring the study in line with the records after a crash or the loss of its file.
+
+        Args:
+            proposals: trial id -> what the records say was proposed, in order.
+            ended: trial id -> record of how it did on the first fold; None while it runs.
+        """
+        known = {t.user_attrs.get(_TRIAL) for t in self.study.get_trials(deepcopy=False)}
+        for trial_id, proposal in proposals.items():
+            if trial_id not in known:
+                self._add(trial_id, proposal)
+        for trial in self._running():
+            record = ended.get(trial.user_attrs.get(_TRIAL, ""))
+            if record is not None:
+                self._tell(Trial(self.study, trial._trial_id), record)
+
+    def _ask(self) -> Trial:
+        """Ask anew, or take up what had been asked for when the driver died."""
+        trials = self.study.get_trials(deepcopy=False)
+        orphan = _first(trials, lambda t: t.state == TrialState.RUNNING and not t.user_attrs)
+        waiting = _first(trials, lambda t: t.state == TrialState.WAITING)
+        number = orphan.number if orphan else waiting.number if waiting else len(trials)
+        self.study.sampler = self._sampler(number)
+        trial = Trial(self.study, orphan._trial_id) if orphan else self.study.ask()
+        for key, domain in self.arm.domains.items():
+            _suggest(trial, key, domain)
+        return trial
+
+    def _accept(self, trial: Trial, strategy: Mapping[str, Any], trial_id: str) -> Proposal:
+        trial.set_user_attr(_STRATEGY, dict(strategy))
+        trial.set_user_attr(_TRIAL, trial_id)
+        return Proposal(strategy, trial.params)
+
+    def _fail(self, trial: Trial, reason: str) -> None:
+        """FAIL is the one state that TPE ignores: the next suggestion is drawn as if this
+        one had not been, which samples the valid part of the space in the same proportions."""
+        trial.set_user_attr(_REASON, reason)
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def _repeat(self, trial: Trial, dice: float | None) -> None:
+        if dice is None or not math.isfinite(dice):
+            self._fail(trial, "repeats a strategy of this arm")
+        else:
+            trial.set_user_attr(
+                _REASON, "repeats a strategy of this arm; answered from the records"
+            )
+            self.study.tell(trial, dice)
+
+    def _tell(self, trial: Trial, record: TrialRecord) -> None:
+        ended = record.ended
+        assert ended is not None
+        if ended.status == "finished" and ended.dice is not None and math.isfinite(ended.dice):
+            self.study.tell(trial, ended.dice)
+        elif ended.status == "pruned":
+            epochs, values = record.curve("val_dice")
+            if epochs and math.isfinite(values[-1]):
+                trial.report(values[-1], step=epochs[-1])
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self._fail(trial, ended.reason or "no finite Dice")
+
+    def _add(self, trial_id: str, proposal: Proposal) -> None:
+        params = {k: v for k, v in proposal.params.items() if k in self._distributions}
+        self.study.add_trial(
+            optuna.trial.create_trial(
+                state=TrialState.RUNNING,
+                params=params,
+                distributions={k: self._distributions[k] for k in params},
+                user_attrs={_TRIAL: trial_id, _STRATEGY: dict(proposal.strategy)},
+            )
+        )
+
+    def _running(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+
+    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
+        seed = _seed(self._seed, self.arm.name, number)
+        if self._search.sampler != "tpe":
+            return optuna.samplers.RandomSampler(seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return optuna.samplers.TPESampler(
+                n_startup_trials=self._search.n_startup_trials,
+                multivariate=True,
+                constant_liar=True,
+                seed=seed,
+            )
+
+    def _enqueue_unseen(self, number: int, known: Mapping[str, float | None]) -> None:
+        """Have a strategy suggested next that the arm has not proposed, if there is one."""
+        if any(t.state == TrialState.WAITING for t in self.study.get_trials(deepcopy=False)):
+            return
+        for values in self._draws(number):
+            strategy = self._terms.strategy(self.arm, values)
+            if strategy is not None and strategy_key(strategy) not in known:
+                self.study.enqueue_trial(_encoded(values))
+                return
+
+    def _draws(self, number: int) -> Iterator[dict[str, Any]]:
+        """Every suggestion of a finite arm or a grid, in random order; many of another arm."""
+        domains = self.arm.domains
+        if self.arm.size is not None or self._search.sampler == "grid":
+            points = list(itertools.product(*self._grid()))
+            random.Random(_seed(self._seed, self.arm.name, 0)).shuffle(points)
+            yield from (dict(zip(domains, point, strict=True)) for point in points)
+            return
+        draw = random.Random(_seed(self._seed, self.arm.name, number))
+        for _ in range(DRAWS):
+            yield {key: domain.draw(draw.random()) for key, domain in domains.items()}
+
+    def _grid(self) -> list[list[Any]]:
+        """All values of finite domains, and as few points of the others as give enough."""
+        wanted = self.arm.strategies or self._search.strategies_per_arm
+        for n in range(2, wanted + 2):
+            listed = [domain.points(n) for domain in self.arm.domains.values()]
+            if math.prod(len(values) for values in listed) >= wanted:
+                break
+        return listed
+
+
+def open_storage(path: Path) -> optuna.storages.RDBStorage:
+    """Open or create `optuna.db`. SQLite: on a disk that can lock, and by one process only."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna.storages.RDBStorage(
+        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
+    )
+
+
+def _seed(seed: int, arm: str, number: int) -> int:
+    return zlib.crc32(f"{seed}/{arm}/{number}".encode())
+
+
+def _first(trials: list[FrozenTrial], wanted: Callable[[FrozenTrial], bool]) -> FrozenTrial | None:
+    return next((trial for trial in trials if wanted(trial)), None)
+
+
+def _suggest(trial: Trial, key: str, domain: Domain) -> None:
+    if domain.kind == "choice":
+        trial.suggest_categorical(key, [_choice(v) for v in domain.choices])
+        return
+    assert domain.low is not None
+    assert domain.high is not None
+    if domain.kind == "int":
+        trial.suggest_int(key, int(domain.low), int(domain.high))
+    else:
+        trial.suggest_float(key, domain.low, domain.high, log=domain.kind == "log")
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if domain.kind == "choice":
+        return CategoricalDistribution([_choice(v) for v in domain.choices])
+    assert domain.low is not None
+    assert domain.high is not None
+    if domain.kind == "int":
+        return IntDistribution(int(domain.low), int(domain.high))
+    return FloatDistribution(domain.low, domain.high, log=domain.kind == "log")
+
+
+def _choice(value: Any) -> Any:
+    """Optuna keeps plain values only; a list is kept as JSON text."""
+    return json.dumps(value) if isinstance(value, tuple) else value
+
+
+def _encoded(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: _choice(value) for key, value in values.items()}
+
+
+def _decoded(arm: Arm, params: Mapping[str, Any]) -> dict[str, Any]:
+    found = dict(params)
+    for key, domain in arm.domains.items():
+        if domain.kind == "choice":
+            found[key] = next(v for v in domain.choices if _choice(v) == params[key])
+    return found

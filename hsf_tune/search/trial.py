@@ -1,0 +1,182 @@
+"""Run one trial inside a Ray worker and tell the driver what happens.
+
+Exploration, confirmation and test alike. A worker serves many trials one after the
+other, so whatever a trial may leave behind is set anew before the next. What goes wrong
+inside a trial is an event like any other: for Ray the trial completed, and the search
+goes on. Only a worker that dies is Ray's business; it calls again, and `fit` goes on
+from the last epoch that was saved.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import random
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ray import tune
+
+from hsf_tune.config import config_from_dict
+from hsf_tune.data.splits import Split
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.records import Event, TrialEnded, TrialStarted, event_to_dict
+from hsf_tune.search.race import Job
+
+TRAINER = "hsf_tune.finetuning.fit"
+EVENTS = "events"  # the one key of what a trial reports: events as JSON text
+STOP = "stop"  # file in a trial's folder by which the driver ends it; holds the reason
+SURFACE_PHASES = ("confirm", "test")  # what is quoted is measured in full
+OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What all trials of a search share; plain data that travels to the workers.
+
+    Attributes:
+        config: the run's configuration as a plain dict.
+        folder: the run's folder, on storage that driver and workers share.
+        directory: the driver's working directory, which relative paths refer to.
+        threads: CPU threads of a trial.
+        trainer: name of the module whose `fit` runs a `TrialSpec`.
+    """
+
+    config: Mapping[str, Any]
+    folder: str
+    directory: str
+    threads: int
+    trainer: str = TRAINER
+
+
+def job_to_dict(job: Job) -> dict[str, Any]:
+    """A job as plain values, as Ray carries it."""
+    return {
+        "trial": job.trial,
+        "arm": job.arm,
+        "strategy": dict(job.strategy),
+        "split": json.dumps(job.split.to_dict()),
+        "seed": job.seed,
+    }
+
+
+def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
+    """Run the trial of a `job_to_dict` to its end, reporting every event.
+
+    Returns normally also when the trial failed; the events say so.
+    """
+    # a thread that still winds down must not cost the next trial its process
+    os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
+    if os.path.isdir(place.directory):
+        os.chdir(place.directory)
+    folder = Path(place.folder) / "checkpoints" / plain["trial"]
+    report = _Report()
+    try:
+        trainer = importlib.import_module(place.trainer)
+        _start_afresh(plain["seed"], place.threads)
+        trainer.fit(
+            config_from_dict(place.config),
+            _spec(trainer.TrialSpec, plain),
+            folder,
+            report,
+            threads=place.threads,
+            should_stop=lambda: _stop_reason(folder),
+        )
+    except Exception as error:
+        if not report.started:
+            report(started_of(plain))
+        report(_failure(plain["trial"], error))
+    finally:
+        _free_memory()
+
+
+def _spec(kind: Callable[..., Any], plain: Mapping[str, Any]) -> Any:
+    split = Split.from_dict(json.loads(plain["split"]))
+    return kind(
+        trial=plain["trial"],
+        phase=split.phase,
+        arm=plain["arm"],
+        strategy=plain["strategy"],
+        split=split,
+        seed=plain["seed"],
+        surface=split.phase in SURFACE_PHASES,
+    )
+
+
+def started_of(plain: Mapping[str, Any]) -> TrialStarted:
+    """The start of a trial that did not get so far as to announce itself."""
+    split = Split.from_dict(json.loads(plain["split"]))
+    strategy = plain["strategy"]
+    return TrialStarted(
+        trial=plain["trial"],
+        phase=split.phase,
+        arm=plain["arm"],
+        strategy=strategy,
+        fold=split.fold,
+        seed=plain["seed"],
+        max_epochs=int(strategy.get("lightning.max_epochs", 0)),
+        train=list(split.train),
+        validate=list(split.validate),
+    )
+
+
+class _Report:
+    """`on_event` of a worker: hands each event to the driver and waits until it has it."""
+
+    def __init__(self) -> None:
+        self.started = False
+
+    def __call__(self, event: Event) -> None:
+        self.started = self.started or isinstance(event, TrialStarted)
+        tune.report({EVENTS: json.dumps([event_to_dict(event)])})
+
+
+def _failure(trial: str, error: Exception) -> TrialEnded:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    name = "" if isinstance(error, HsfTuneError) else f"{type(error).__name__}: "
+    reason = f"{name}{first}" if first else type(error).__name__
+    if _is_out_of_memory(error):
+        reason = f"{OUT_OF_MEMORY} ({reason})"
+    return TrialEnded(
+        trial=trial,
+        status="failed",
+        reason=reason,
+        traceback="".join(traceback.format_exception(error)),
+    )
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _stop_reason(folder: Path) -> str | None:
+    try:
+        return (folder / STOP).read_text(encoding="utf-8") or "stopped"
+    except FileNotFoundError:
+        return None
+
+
+def _start_afresh(seed: int, threads: int) -> None:
+    """What an earlier trial in this process may have left behind is set anew."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - the global generator that libraries draw from
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
+        torch.set_grad_enabled(True)
+
+
+def _free_memory() -> None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,107 @@
+"""Decide what an estimated difference allows to be said: superior, equivalent, undecided.
+
+The margins are in Dice and come from the configuration's `verdict` group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from hsf_tune.config import VerdictConfig
+from hsf_tune.verdict.difference import Estimate
+
+Status = Literal["superior", "equivalent", "undecided"]
+
+FEWEST_SUBJECTS = 6  # below it nothing is decided
+MOST_SUBJECTS = 500  # more than any laboratory would label: "not reachable"
+ALPHA = 0.05
+QUARTILE = 0.6745  # standard errors from the mean of a normal distribution to its quartiles
+
+
+class SubjectsNeeded(NamedTuple):
+    """How many subjects would decide: from `low` to `high`; `high` None: perhaps never."""
+
+    low: int
+    high: int | None
+
+
+def decide(found: Estimate, margins: VerdictConfig, alpha: float = ALPHA) -> Status:
+    """What may be claimed of one difference.
+
+    Superior: the (1 - alpha) interval lies beyond +-margins.superior; it takes precedence.
+    Equivalent: the 90 % interval lies inside +-margins.equivalent (two one-sided tests,
+    Schuirmann 1987, doi:10.1007/BF01068419). With fewer than six subjects: undecided.
+    """
+    if found.n_subjects < FEWEST_SUBJECTS:
+        return "undecided"
+    low, high = found.interval(1 - alpha)
+    if low > margins.superior or high < -margins.superior:
+        return "superior"
+    return "equivalent" if _inside(found, margins) else "undecided"
+
+
+def _inside(found: Estimate, margins: VerdictConfig) -> bool:
+    low, high = found.interval(0.90)
+    return low > -margins.equivalent and high < margins.equivalent
+
+
+def holm(found: Sequence[Estimate], margins: VerdictConfig) -> list[Status]:
+    """`decide` for a family of differences, superiority corrected for their number.
+
+    Source: Holm 1979, doi:10.2307/4615733.
+    """
+    enough = [e.n_subjects >= FEWEST_SUBJECTS for e in found]
+    p_values = [
+        e.p_beyond(margins.superior) if many else 1.0 for e, many in zip(found, enough, strict=True)
+    ]
+    statuses: list[Status] = ["undecided"] * len(found)
+    rejecting = True
+    for rank, index in enumerate(np.argsort(p_values, kind="stable")):
+        rejecting = rejecting and p_values[index] < ALPHA / (len(found) - rank)
+        if rejecting:
+            statuses[index] = "superior"
+        elif enough[index] and _inside(found[index], margins):
+            statuses[index] = "equivalent"
+    return statuses
+
+
+def subjects_needed(found: Estimate, margins: VerdictConfig) -> SubjectsNeeded | None:
+    """The numbers of subjects that would decide, were the true difference near this one.
+
+    The subjects' part of the error shrinks with their number; what seeds and the luck of
+    the search add does not. The range spans true differences between the quartiles of the
+    estimate (mean +- 0.67 standard errors).
+
+    Returns:
+        None: not reachable, with any number up to 500 and any of these differences.
+    """
+    if found.n_subjects < 2:
+        return None
+    spread = QUARTILE * found.se
+    means = np.linspace(found.mean - spread, found.mean + spread, 9)
+    needed = [_fewest(replace(found, mean=float(mean)), margins) for mean in means]
+    reachable = [n for n in needed if n is not None]
+    if not reachable:
+        return None
+    floor = max(FEWEST_SUBJECTS, found.n_subjects + 1)
+    high = max(floor, *reachable) if len(reachable) == len(needed) else None
+    return SubjectsNeeded(max(floor, min(reachable)), high)
+
+
+def _fewest(found: Estimate, margins: VerdictConfig) -> int | None:
+    """Fewest subjects at which exactly this mean is superior or equivalent."""
+    n = np.arange(FEWEST_SUBJECTS, MOST_SUBJECTS + 1)
+    shrinking = (found.from_subjects + found.finalists_noise) * found.n_subjects
+    lasting = found.from_seeds + found.from_finalists - found.finalists_noise
+    se: NDArray[np.float64] = np.sqrt(shrinking / n + lasting)
+    size = abs(found.mean)
+    superior = size - stdtrit(n - 1, 0.975) * se > margins.superior
+    equivalent = size + stdtrit(n - 1, 0.95) * se < margins.equivalent
+    decided = np.flatnonzero(superior | equivalent)
+    return int(n[decided[0]]) if len(decided) else None

@@ -1,0 +1,64 @@
+"""The verdict as plain values, the way `report.json` holds it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hsf_tune.verdict.claims import Difference, Level, Verdict
+
+
+def verdict_fields(found: Verdict) -> dict[str, Any]:
+    """The fields of `report.json` that the verdict decides; nan becomes None."""
+    chosen = found.recommendation
+    return {
+        "verdict": {"status": found.status, "arm": found.arm, "sentence": found.sentence},
+        "recommendation": {
+            "strategy": dict(chosen.strategy),
+            "arm": chosen.arm,
+            "reason": chosen.reason,
+        },
+        "differences": [_difference(d) for d in found.differences],
+        "without_exploration_fold_1": [_difference(d) for d in found.without_fold_1],
+        "label_flags": [
+            {"label": f.label, "mean": _number(f.mean), "lower95": _number(f.lower)}
+            for f in found.flags
+        ],
+        "warnings": list(found.warnings),
+    }
+
+
+def level_fields(level: Level | None) -> dict[str, Any]:
+    """The confirmed part of an arm's or a baseline's fields; None where not confirmed."""
+    if level is None:
+        return {"confirmed_dice_mean": None, "confirmed_dice_ci95": None, "n_subjects": 0}
+    return {
+        "confirmed_dice_mean": _number(level.mean),
+        "confirmed_dice_ci95": _interval(level.ci95),
+        "n_subjects": level.n_subjects,
+    }
+
+
+def _difference(d: Difference) -> dict[str, Any]:
+    return {
+        "between": list(d.between),
+        "claim": d.claim,
+        "mean": _number(d.mean),
+        "ci95": _interval(d.ci95),
+        "ci90": _interval(d.ci90),
+        "bootstrap95": _interval(d.bootstrap95),
+        "p_value": _number(d.p_value),
+        "n_subjects": d.n_subjects,
+        "status": d.status,
+        "better": d.better,
+        "subjects_that_would_decide": list(d.needed) if d.needed else None,
+        "reachable": d.reachable,
+    }
+
+
+def _interval(limits: tuple[float, float]) -> list[float] | None:
+    return None if any(math.isnan(x) for x in limits) else [float(x) for x in limits]
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None

@@ -1,0 +1,66 @@
+"""Recommend a strategy, whatever the verdict.
+
+A recommendation takes less evidence than a claim: someone has to start somewhere. It
+falls back on the documented default, which nobody chose on these subjects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from hsf_tune.verdict.claims import Recommendation
+from hsf_tune.verdict.difference import estimate
+from hsf_tune.verdict.scores import DEFAULT, Confirmation, Confirmed, Explored
+
+
+def recommend(
+    confirmation: Confirmation, best: Mapping[str, Confirmed], winner: Confirmed
+) -> Recommendation:
+    """The highest confirmed mean if its 80 % interval against the default is above 0."""
+    default = confirmation.default
+    if default is None:
+        reason = (
+            f"It has the highest confirmed Dice ({winner.mean:.3f}). The documented default was"
+            " not confirmed, so nothing says whether it is better than that."
+        )
+        return Recommendation(winner.arm, winner.strategy, reason)
+    if default.key == winner.key or default.mean >= winner.mean:
+        reason = f"The documented default has the highest confirmed Dice ({default.mean:.3f})."
+        return Recommendation(_arm_of(default, best), default.strategy, reason)
+    pair = winner.dice[None], default.dice[None]
+    found = estimate(*pair, confirmation.folds, arm_claim=False)
+    low, high = found.interval(0.80)
+    limits = f"{found.mean:+.3f} Dice, 80 % interval {low:+.3f} to {high:+.3f}"
+    if low > 0:
+        reason = (
+            f"It has the highest confirmed Dice ({winner.mean:.3f}) and is probably better than"
+            f" the documented default ({limits})."
+        )
+        return Recommendation(winner.arm, winner.strategy, reason)
+    reason = (
+        "The documented default: the best strategy found is not reliably better than it"
+        f" ({limits})."
+    )
+    return Recommendation(_arm_of(default, best), default.strategy, reason)
+
+
+def _arm_of(default: Confirmed, best: Mapping[str, Confirmed]) -> str | None:
+    """The arm that the documented default belongs to, by its mode."""
+    if default.arm != DEFAULT:
+        return default.arm
+    mode = default.strategy.get("finetuning.mode")
+    return mode if mode in best else None
+
+
+def recommend_explored(explored: Sequence[Explored]) -> Recommendation:
+    """Without a confirmation nothing is decided; the exploration's leader is recommended."""
+    if not explored:
+        return Recommendation(None, {}, "No trial has finished yet.")
+    most = max(len(e.dice_of_fold) for e in explored)
+    leader = max((e for e in explored if len(e.dice_of_fold) == most), key=lambda e: e.dice)
+    reason = (
+        f"It leads the exploration with a Dice of {leader.dice:.3f} over {most}"
+        f" fold{'s' if most > 1 else ''}. That number is flattered by having been chosen; without"
+        " a confirmation nothing says whether it is better than the documented default."
+    )
+    return Recommendation(leader.arm, leader.strategy, reason)

@@ -1,0 +1,226 @@
+"""Arrange a run's scores for the statistics: who was scored on whom, in which phase.
+
+Sides and contrasts are averaged within the subject, Dice over the foreground labels.
+The confirmation alone is quoted; the exploration's scores stand beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hsf_tune.records import Score, TrialRecord, mean_dice, subject_means
+from hsf_tune.verdict.difference import Floats
+
+BASE, DEFAULT = "base", "documented_default"
+BASELINE_ARMS = {BASE: BASE, DEFAULT: DEFAULT, "default": DEFAULT}  # arm of a trial -> its role
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmed:
+    """One strategy's scores in the confirmation.
+
+    Attributes:
+        dice: (subjects, seeds); nan where no score is recorded.
+        labels: label's name -> the same shape.
+    """
+
+    key: str
+    arm: str
+    strategy: Mapping[str, Any]
+    dice: Floats
+    labels: Mapping[str, Floats] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether each subject has a score with one seed at least."""
+        return bool((~np.isnan(self.dice)).any(axis=1).all())
+
+    @property
+    def mean(self) -> float:
+        """Mean over subjects of the mean over seeds."""
+        return mean_over_subjects(self.dice)
+
+
+@dataclass(frozen=True, eq=False)
+class Confirmation:
+    """The confirmation's scores, on one axis of subjects and one of seeds.
+
+    Attributes:
+        folds: (subjects,) the fold in which each subject validates.
+        finalists: arm -> its finalists that have a score for every subject.
+        dropped: one sentence for each finalist that lacks scores.
+    """
+
+    subjects: tuple[str, ...]
+    seeds: tuple[int, ...]
+    folds: NDArray[np.int64]
+    finalists: Mapping[str, tuple[Confirmed, ...]]
+    default: Confirmed | None = None
+    base: Confirmed | None = None
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Explored:
+    """One strategy's Dice in the exploration, fold by fold (mean over a fold's subjects)."""
+
+    key: str
+    arm: str
+    strategy: Mapping[str, Any]
+    dice_of_fold: Mapping[int, float]
+
+    @property
+    def dice(self) -> float:
+        return float(np.mean(list(self.dice_of_fold.values())))
+
+
+def mean_over_subjects(cells: Floats) -> float:
+    """Mean over subjects of the mean over seeds of (subjects, seeds); nan where all are."""
+    known = ~np.isnan(cells)
+    rows = known.any(axis=1)
+    if not rows.any():
+        return math.nan
+    sums = np.where(known, cells, 0.0).sum(axis=1)[rows]
+    return float((sums / known.sum(axis=1)[rows]).mean())
+
+
+def identity(strategy: Mapping[str, Any]) -> str:
+    """Text that is equal for equal strategies."""
+    return json.dumps(dict(strategy), sort_keys=True)
+
+
+def gather(
+    trials: Iterable[TrialRecord],
+    documented_default: Mapping[str, Any] | None = None,
+    phase: str = "confirm",
+) -> Confirmation:
+    """Arrange the finished trials of the confirmation (or of the test).
+
+    Args:
+        trials: of a run; those of other phases are passed over.
+        documented_default: its canonical strategy, where it may also be a finalist of an
+            arm: then its trials ran once and serve as both.
+        phase: "confirm" or "test".
+    """
+    done = [t for t in trials if t.started.phase == phase and t.finished]
+    rows = {t.id: subject_means(t.ended.scores if t.ended else ()) for t in done}
+    fold_of = {s: t.started.fold for t in done for s in rows[t.id]}
+    subjects = tuple(sorted(fold_of))
+    seeds = tuple(sorted({t.started.seed for t in done}))
+    by_role: dict[tuple[str, str], list[TrialRecord]] = {}
+    for t in done:
+        by_role.setdefault((_role(t), identity(t.started.strategy)), []).append(t)
+    made = [_confirmed(*role, found, subjects, seeds) for role, found in sorted(by_role.items())]
+    made = [c for c in made if not np.isnan(c.dice).all()]
+    finalists, dropped = _complete_finalists([c for c in made if c.arm not in (BASE, DEFAULT)])
+    return Confirmation(
+        subjects=subjects,
+        seeds=seeds,
+        folds=np.array([fold_of[s] for s in subjects], dtype=np.int64),
+        finalists=finalists,
+        default=_default(made, documented_default),
+        base=next((c for c in made if c.arm == BASE), None),
+        dropped=tuple(dropped),
+    )
+
+
+def gather_exploration(trials: Iterable[TrialRecord]) -> list[Explored]:
+    """The strategies that the exploration scored, in order of their first trial."""
+    dice: dict[tuple[str, str], dict[int, float]] = {}
+    strategies: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for t in trials:
+        if t.started.phase != "explore" or not t.finished or not t.ended:
+            continue
+        value = t.ended.dice if t.ended.dice is not None else mean_dice(t.ended.scores)
+        if not np.isnan(value) and t.started.strategy:
+            name = (t.started.arm, identity(t.started.strategy))
+            strategies[name] = t.started.strategy
+            dice.setdefault(name, {})[t.started.fold] = value
+    return [Explored(key, arm, strategies[arm, key], d) for (arm, key), d in dice.items()]
+
+
+def subjects_of_fold_1(trials: Iterable[TrialRecord]) -> frozenset[str]:
+    """Subjects on whom the exploration's first fold ranked all strategies."""
+    return frozenset(
+        subject
+        for t in trials
+        if t.started.phase == "explore" and t.started.fold == 1
+        for subject in t.started.validate
+    )
+
+
+def _role(trial: TrialRecord) -> str:
+    """The arm that a trial counts for, or the baseline that it is."""
+    if not trial.started.strategy:
+        return BASE
+    return BASELINE_ARMS.get(trial.started.arm, trial.started.arm)
+
+
+def _confirmed(
+    role: str,
+    key: str,
+    trials: list[TrialRecord],
+    subjects: tuple[str, ...],
+    seeds: tuple[int, ...],
+) -> Confirmed:
+    row = {s: i for i, s in enumerate(subjects)}
+    shape = (len(subjects), len(seeds))
+    dice = np.full(shape, np.nan)
+    labels: dict[str, Floats] = {}
+    for t in trials:
+        column = seeds.index(t.started.seed)
+        scores = t.ended.scores if t.ended else ()
+        for subject, value in subject_means(scores).items():
+            dice[row[subject], column] = value
+        for label, chosen in _by_label(scores).items():
+            cells = labels.setdefault(label, np.full(shape, np.nan))
+            for subject, value in subject_means(chosen).items():
+                cells[row[subject], column] = value
+    if role == BASE:  # nothing is trained: one seed's score is every seed's
+        dice, labels = _spread(dice), {name: _spread(cells) for name, cells in labels.items()}
+    return Confirmed(key, role, trials[0].started.strategy, dice, labels)
+
+
+def _by_label(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    found: dict[str, list[Score]] = {}
+    for score in scores:
+        if score.metric == "dice":
+            found.setdefault(score.label, []).append(score)
+    return found
+
+
+def _spread(cells: Floats) -> Floats:
+    known = ~np.isnan(cells)
+    sums, counts = np.where(known, cells, 0).sum(axis=1), known.sum(axis=1)
+    means = np.divide(sums, counts, out=np.full(len(cells), np.nan), where=counts > 0)
+    return np.repeat(means[:, None], cells.shape[1], axis=1)
+
+
+def _complete_finalists(
+    made: list[Confirmed],
+) -> tuple[dict[str, tuple[Confirmed, ...]], list[str]]:
+    """Finalists by arm; those that lack subjects are left out, unless all of them do."""
+    arms: dict[str, tuple[Confirmed, ...]] = {}
+    dropped = []
+    for arm in dict.fromkeys(c.arm for c in made):
+        members = [c for c in made if c.arm == arm]
+        whole = [c for c in members if c.complete]
+        if whole and len(whole) < len(members):
+            dropped.append(
+                f"{len(members) - len(whole)} of {len(members)} finalists of {arm} lack scores on"
+                " whole folds of the confirmation and are left out of the verdict."
+            )
+        arms[arm] = tuple(whole or members)
+    return arms, dropped
+
+
+def _default(made: list[Confirmed], strategy: Mapping[str, Any] | None) -> Confirmed | None:
+    key = None if strategy is None else identity(strategy)
+    return next((c for c in made if c.arm == DEFAULT or c.key == key), None)
