@@ -7,6 +7,7 @@ scheduler's log) it prints one plain line for each trial that ended.
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -26,6 +27,8 @@ REFRESH_HZ = 4
 ROOMY, BAR = 90, 16  # columns: of a terminal that has room for what runs now; of a bar
 RANKED = ("explore", "finetune", "base")  # phases whose Dice is shown; the report has the others
 ENDED = ("finished", "pruned", "failed")
+STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test", "base": "base model"}
+SAID = ("warning", "retry_alone", "confirmation_voided", "finalists")  # notes that are printed
 
 
 class Expected(NamedTuple):
@@ -64,14 +67,14 @@ class Progress:
 
     def __init__(
         self,
-        expected: Mapping[str, Expected] | None = None,
+        expected: Mapping[str, tuple[int, int]] | None = None,
         *,
         title: str = "",
         console: Console | None = None,
     ) -> None:
         self.title = title
         self.console = console or Console()
-        self._expected = dict(expected or {})
+        self._expected = {arm: Expected(*parts) for arm, parts in (expected or {}).items()}
         self._trials: dict[str, _Trial] = {}
         self._stage = ""
         self._lock = threading.RLock()  # events and the display come from different threads
@@ -120,7 +123,7 @@ class Progress:
         with self._lock:
             self._apply(event)
         if isinstance(event, Note):
-            if event.about == "warning" or (event.about == "stage" and not self._live):
+            if event.text and event.about in SAID:
                 self.say(event.text)
         elif isinstance(event, TrialEnded) and (event.status == "failed" or not self._live):
             self.say(self._line(event))
@@ -142,17 +145,16 @@ class Progress:
             self._began_s = self._began_s or time.monotonic()
             known = self._trials.get(event.trial)
             epochs = known.epochs if known else 0
+            self._stage = STAGES.get(event.phase, event.phase)
             self._trials[event.trial] = _Trial(
                 event.arm, event.phase, event.fold, event.max_epochs, epochs
             )
-        elif isinstance(event, Note):
-            self._stage = event.text if event.about == "stage" else self._stage
-        elif trial := self._trials.get(event.trial):
+        elif not isinstance(event, Note) and (trial := self._trials.get(event.trial)):
             if isinstance(event, EpochEnded):
                 self._epochs_here += max(0, event.epoch + 1 - trial.epochs)
                 trial.epochs = max(trial.epochs, event.epoch + 1)
             else:
-                trial.status, trial.dice = event.status, event.dice
+                trial.status, trial.dice = event.status, _known(event.dice)
 
     def _epochs_left(self) -> int:
         spent = dict.fromkeys(self._arms(), 0)
@@ -215,7 +217,7 @@ class Progress:
         """One trial that ended, for a log."""
         ended = sum(t.status in ENDED for t in self._trials.values())
         all_of_them = max(ended, sum(e.trials for e in self._expected.values()))
-        dice = f"Dice {event.dice:.3f}" if event.dice is not None else event.reason or ""
+        dice = event.reason or "" if _known(event.dice) is None else f"Dice {event.dice:.3f}"
         words = [f"[{ended}/{all_of_them}]", event.trial, event.status, dice, self._time_left()]
         return "  ".join(word for word in words if word)
 
@@ -234,6 +236,11 @@ def duration(seconds: float) -> str:
     if minutes < 48 * 60:
         return f"{minutes // 60} h {minutes % 60:02d} min"
     return f"{minutes // 1440} d {minutes % 1440 // 60} h"
+
+
+def _known(dice: float | None) -> float | None:
+    """None for nan, which would win or lose every comparison."""
+    return None if dice is None or math.isnan(dice) else dice
 
 
 def _best(trials: Iterable[_Trial]) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import pty
 import subprocess
@@ -87,6 +88,13 @@ class TestTerminal:
         )  # fmt: skip
         assert "0.700" in rows(progress)[1]["encoder"]
 
+    def test_a_dice_that_is_not_known_is_never_the_best(self):
+        """nan of one trial does not hide another's value."""
+        progress = Progress(console=terminal())
+        for trial, dice in (("a", math.nan), ("b", 0.6), ("c", None)):
+            show(progress, started(trial), TrialEnded(trial, "finished", dice=dice))
+        assert "0.600" in rows(progress)[1]["encoder"]
+
     def test_a_warning_and_a_failure_are_printed_above_the_table(self):
         """The reason of a failure is read once, not hidden in a count."""
         console = terminal()
@@ -102,9 +110,9 @@ class TestTerminal:
         assert "the loss is nan" in text
 
     def test_title_and_stage_stand_above_the_table(self):
-        """The newest stage counts."""
+        """The stage is that of the trial that began last."""
         progress = Progress(title="demo", console=terminal())
-        show(progress, Note("stage", "exploration"), Note("stage", "confirmation"))
+        show(progress, started("a"), started("b", phase="confirm"))
         assert rows(progress)[0].strip() == "demo · confirmation"
 
     @pytest.mark.parametrize("width", [75, 95, 200])
@@ -146,7 +154,7 @@ class TestTerminal:
         code = """
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import TrialEnded, TrialStarted
-with Progress({"encoder": Expected(2, 40)}, title="demo") as progress:
+with Progress({"encoder": (2, 40)}, title="demo") as progress:
     progress(TrialStarted("a", "explore", "encoder", {}, 1, 42, 20, [], []))
     progress(TrialEnded("a", "finished", dice=0.8123))
 """
@@ -177,8 +185,8 @@ class TestLog:
         with Progress({"encoder": Expected(2, 40)}, console=console) as progress:
             show(
                 progress,
-                Note("stage", "exploration"),
-                Note("finalists", "explore-encoder-000"),
+                Note("proposed", "explore-encoder-000"),
+                Note("finalists", "encoder is explored"),
                 started("a"),
                 *epochs("a", 0, 20),
                 TrialEnded("a", "finished", dice=0.8123),
@@ -186,7 +194,7 @@ class TestLog:
                 TrialEnded("b", "failed", reason="[models.lr] the loss is nan in epoch 3"),
             )
         lines = console.file.getvalue().splitlines()
-        assert lines[0] == "exploration"
+        assert lines[0] == "encoder is explored"
         assert lines[1].startswith("[1/2]  a  finished  Dice 0.812")
         assert lines[2] == "[2/2]  b  failed  [models.lr] the loss is nan in epoch 3"
         assert len(lines) == 3

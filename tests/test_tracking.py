@@ -195,13 +195,14 @@ class TestOneSearch:
         """Its run carries the files of the folder too."""
         folder = project / "outputs" / "fine"
         run = Run(folder, nested=False)
-        (folder).mkdir(parents=True)
+        folder.mkdir(parents=True)
         (folder / "config.yaml").write_text("seed: 1")
         run.tracker.log_artifacts([folder / "config.yaml"])
         run(Note("start"), started("finetune", "finetune"), epoch(0, "finetune"), ended("finetune"))
         assert run.tracker.close() == 0
         runs = found_runs()
         assert list(runs) == ["finetune"]
+        assert runs["finetune"].info.run_name == "fine"
         assert "mlflow.parentRunId" not in runs["finetune"].data.tags
         assert artifacts(runs["finetune"]) == ["config.yaml"]
 
@@ -289,6 +290,7 @@ class TestRecords:
             (0, 0.5), (1, 0.6), (2, 0.7), (3, 0.8),
         ]  # fmt: skip
         assert {r.info.status for r in runs.values()} == {"FINISHED"}
+        assert not runs["explore-encoder-000-f1"].data.tags["reason"]
 
     def test_what_a_killed_process_had_not_sent_is_sent_at_the_resume(self, project):
         """Epochs that are in the records alone reach MLflow through sync."""
@@ -361,6 +363,17 @@ class TestAway:
         assert "sync_mlflow.py" in run.said[1]
         sync_folder(run.folder, TrackingConfig(uri=URI), say=print)
         assert sorted(found_runs()) == ["", "a", "b"]
+
+    def test_a_server_that_never_answers_holds_nobody_up(self, project):
+        """It takes connections and is silent: events cost nothing, `close` keeps its time."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            uri = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            run = Run(project / "outputs" / "one", uri=uri, required=False)
+            assert run.tracker.check_reachable(timeout_s=0.5) is False
+            begin = time.monotonic()
+            run(*whole_trial())
+            assert run.tracker.close(timeout_s=0.5) == 1
+            assert time.monotonic() - begin < 2
 
     def test_a_database_that_can_not_be_created_is_refused(self, project):
         """A path below a file, named in the message."""

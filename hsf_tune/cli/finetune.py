@@ -7,7 +7,6 @@ import os
 import sys
 from pathlib import Path
 
-import torch
 from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
@@ -18,21 +17,20 @@ from hsf_tune.cli.prepare import (
     require_new,
     run_files,
     start_tracking,
-    versions,
     write_run_files,
     write_through,
 )
 from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, finetune_split
-from hsf_tune.finetuning.fit import TrialSpec, fit, place
+from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.schedule import make_plan
 from hsf_tune.finetuning.strategy import (
     MAX_EPOCHS,
     SavedStrategy,
     canonical,
     describe,
-    save_strategy,
 )
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, TrialEnded
@@ -71,14 +69,19 @@ def _finetune(words: list[str]) -> int:
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
     write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
-    ended = _train(config, spec, folder, console, name, threads)
-    _write_strategy(folder, prepared, config, spec, threads, ended)
+    ended = _train(prepared, config, spec, folder, console, name, threads)
     _print_result(ended, folder, console)
     return 0
 
 
 def _train(
-    config: Config, spec: TrialSpec, folder: Path, console: Console, name: str, threads: int
+    prepared: Prepared,
+    config: Config,
+    spec: TrialSpec,
+    folder: Path,
+    console: Console,
+    name: str,
+    threads: int,
 ) -> TrialEnded:
     records = Records(folder)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
@@ -90,6 +93,8 @@ def _train(
             trial_folder = folder / "checkpoints" / spec.trial
             ended = fit(config, spec, trial_folder, on_event, threads=threads)
         records.write_tables()
+        reason = "the one strategy of this run"
+        save_trial(folder, prepared, config, spec, ended, threads, reason)
         status = "finished"
         return ended
     finally:
@@ -137,35 +142,6 @@ def _warn(
             f" {(plan.depth + 1) * plan.frequency}.",
             highlight=False,
         )
-
-
-def _write_strategy(
-    folder: Path,
-    prepared: Prepared,
-    config: Config,
-    spec: TrialSpec,
-    threads: int,
-    ended: TrialEnded,
-) -> None:
-    save_strategy(
-        folder / "best_strategy.yaml",
-        SavedStrategy(
-            strategy=spec.strategy,
-            config=config.to_dict(),
-            split=spec.split,
-            seed=spec.seed,
-            threads=threads,
-            precision=place(config, threads).precision,
-            base_name=prepared.base.name,
-            base_sha256=prepared.base.sha256,
-            dataset_key=prepared.store.key,
-            arm=spec.arm,
-            trial=spec.trial,
-            explored_dice=ended.dice,
-            reason="the one strategy of this run",
-            origin=versions() | {"device": "gpu" if torch.cuda.is_available() else "cpu"},
-        ),
-    )
 
 
 def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:

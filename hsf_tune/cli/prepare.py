@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from hsf_tune import __version__
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.demo import ensure_demo
@@ -118,7 +119,7 @@ def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, An
 
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "hsf_tune": version("hsf_tune")}
+    found = {"python": platform.python_version(), "hsf_tune": __version__}
     return found | {name: version(name) for name in PACKAGES}
 
 
@@ -151,7 +152,11 @@ def start_tracking(
     """
     if not config.tracking.enabled:
         return None
-    tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=console.print)
+
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False)
+
+    tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=say)
     tracker.check_reachable()
     tracker.sync(records)
     return tracker

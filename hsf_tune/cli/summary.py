@@ -11,23 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from hsf_tune.cli.prepare import Prepared
+from hsf_tune.cli.winner import BEST, best_strategy_hint
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.fit import Placement
 from hsf_tune.finetuning.probe import StepCost
-from hsf_tune.finetuning.strategy import MAX_EPOCHS, describe
-from hsf_tune.search.race import RacePlan, planned_trials
+from hsf_tune.finetuning.strategy import describe
+from hsf_tune.search.race import Expected, RacePlan
 from hsf_tune.search.space import Space
-
-
-def expected_work(plan: RacePlan, space: Space) -> dict[str, tuple[int, int]]:
-    """Arm -> (trials, epochs) of exploration and confirmation; what baselines add is left out."""
-    epochs = _epochs(space)
-    found = {}
-    for arm in plan.arms:
-        confirmed = arm.finalists * len(plan.confirm) * len(plan.confirm_seeds)
-        trials = arm.strategies + sum(arm.keep) + confirmed
-        found[arm.name] = (trials, trials * epochs)
-    return found
 
 
 def print_plan(
@@ -35,6 +25,7 @@ def print_plan(
     space: Space,
     splits: Splits,
     plan: RacePlan,
+    expected: Expected,
     cost: StepCost,
     placement: Placement,
     workers: int,
@@ -62,7 +53,7 @@ def print_plan(
         for key, value in ranges.items():
             console.print(f"      {key}: {value}", highlight=False, markup=False)
     console.rule("Work")
-    _print_work(prepared, space, splits, plan, cost, placement, workers, console)
+    _print_work(prepared, splits, expected, cost, placement, workers, console)
 
 
 def _print_splits(splits: Splits, confirmed: bool, console: Console) -> None:
@@ -78,22 +69,20 @@ def _print_splits(splits: Splits, confirmed: bool, console: Console) -> None:
 
 def _print_work(
     prepared: Prepared,
-    space: Space,
     splits: Splits,
-    plan: RacePlan,
+    expected: Expected,
     cost: StepCost,
     placement: Placement,
     workers: int,
     console: Console,
 ) -> None:
-    trials, epochs = planned_trials(plan), _epochs(space)
-    split = splits.explore[0]
-    epoch_s = _epoch_seconds(prepared, split, cost)
-    hours = trials * epochs * epoch_s / max(1, workers) / 3600
+    epochs = sum(n for _, n in expected.expected.values())
+    epoch_s = _epoch_seconds(prepared, splits.explore[0], cost)
+    hours = epochs * epoch_s / max(1, workers) / 3600
     memory = f", {cost.peak_bytes / 2**30:.1f} GiB at the peak" if cost.peak_bytes else ""
     twice = ", with activation checkpointing" if cost.checkpointing else ""
     console.print(
-        f"  {trials} trials of {epochs} epochs, {workers} at a time on {placement.device}"
+        f"  {expected.trials} trials, {epochs} epochs in all, {workers} trials at a time on {placement.device}"
         f" ({placement.precision})\n"
         f"  one step of the heaviest strategy on the largest case: {cost.train_s:.2f} s{memory}{twice}\n"
         f"  at most {epoch_s:.1f} s an epoch, so about {_hours(hours)} in all",
@@ -118,15 +107,6 @@ def _epoch_seconds(prepared: Prepared, split: Split, cost: StepCost) -> float:
 
 def _hours(hours: float) -> str:
     return f"{hours * 60:.0f} minutes" if hours < 1.5 else f"{hours:.1f} hours"
-
-
-def _epochs(space: Space) -> int:
-    return int(space.default[MAX_EPOCHS]) if not space.arms else _longest(space)
-
-
-def _longest(space: Space) -> int:
-    epochs = space.config.lightning.max_epochs
-    return int(epochs) if epochs != "auto" else int(space.default[MAX_EPOCHS])
 
 
 def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> None:
@@ -154,7 +134,11 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
             f"Recommended: {describe(recommendation['strategy'])}. {recommendation['reason']}",
             highlight=False,
         )
-    console.print(f"Everything is in {folder}; compare the trials with: mlflow ui", highlight=False)
+    if (folder / BEST).exists():
+        console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
+    console.print(
+        f"Report: {folder / 'report.html'}. Compare the trials with: mlflow ui", highlight=False
+    )
 
 
 def _dice(value: float | None) -> str:

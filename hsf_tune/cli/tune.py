@@ -25,7 +25,8 @@ from hsf_tune.cli.prepare import (
     write_run_files,
 )
 from hsf_tune.cli.shell import run_command
-from hsf_tune.cli.summary import expected_work, print_plan, print_result
+from hsf_tune.cli.summary import print_plan, print_result
+from hsf_tune.cli.winner import write_recommended
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -40,8 +41,8 @@ from hsf_tune.finetuning.probe import (
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
-from hsf_tune.search.race import make_plan, planned_trials
-from hsf_tune.search.run import SearchOutcome, run_search
+from hsf_tune.search.race import make_plan
+from hsf_tune.search.run import SearchOutcome, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
@@ -103,9 +104,9 @@ def _search(
     records = Records(folder)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
-    console.print(f"Search {name}: {planned_trials(plan)} trials -> {folder}", highlight=False)
-    expected = {arm: Expected(*work) for arm, work in expected_work(plan, space).items()}
+    planned = plan_search(config, space, splits, base_comparable=comparable)
+    console.print(f"Search {name}: {planned.trials} trials -> {folder}", highlight=False)
+    expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
     status = "failed"
     try:
         with Progress(expected, title=name, console=console) as progress:
@@ -120,22 +121,33 @@ def _search(
                 observers=[*([tracker] if tracker else []), progress],
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
-        return _finish(folder, records, outcome, name, console)
+        return _finish(prepared, config, splits, folder, records, outcome, console)
     finally:
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            tracker.close(status=status)
+            tracker.close(timeout_s=60, status=status)
 
 
 def _finish(
-    folder: Path, records: Records, outcome: SearchOutcome, name: str, console: Console
+    prepared: Prepared,
+    config: Config,
+    splits: Splits,
+    folder: Path,
+    records: Records,
+    outcome: SearchOutcome,
+    console: Console,
 ) -> int:
     """Tables and report for what is done, however the search ended."""
     records.write_tables()
     report = write_report(folder)
+    folds = {split.fold: split for split in splits.explore}
+    recommended, threads = report.summary["recommendation"], outcome.resources.threads
+    write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
     if outcome.status == "interrupted":
-        console.print(f"Stopped. Go on with: python tune.py --resume {name}", highlight=False)
+        console.print(
+            f"Stopped. Go on with: python tune.py --resume {folder.name}", highlight=False
+        )
     if outcome.failed_arms:
         console.print(
             f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
@@ -152,7 +164,8 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console)
     comparable = base_comparable(prepared.base, config)
     plan = make_plan(space, config.search, splits, config.seed, base=comparable)
     workers = config.search.max_concurrent or _workers_here(config, placement, cost)
-    print_plan(prepared, space, splits, plan, cost, placement, workers, console)
+    expected = plan_search(config, space, splits, base_comparable=comparable)
+    print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
     return 0
 
 

@@ -190,7 +190,7 @@ def _block(
             _borders(axes, outlines[i], corner, 1.3 if names else 0.9)
         _orient(axes, plane, where, names)
     if scale:
-        _scale_bar(axes, width, height - axial.height)
+        _scale_bar(axes, axial, width, height - axial.height)
 
 
 def _tinted(labels: NDArray[Any], alpha: float = 0.55) -> NDArray[Any]:
@@ -229,15 +229,13 @@ def _orient(axes: Any, plane: _Plane, where: Sequence[float], names: bool) -> No
         _on_image(axes, left + inset, top - inset, plane.name, ha="left", va="top", fontsize=8)
 
 
-def _scale_bar(axes: Any, width: float, bottom: float) -> None:
-    """10 mm (5 in a small picture), in the lower right corner of the axial plane."""
-    length = 10.0 if width > 40 else 5.0
+def _scale_bar(axes: Any, axial: _Plane, width: float, bottom: float) -> None:
+    """10 mm, or 5 where that leaves no room, in the lower right corner of the axial plane."""
+    length = 10.0 if axial.width > 30 else 5.0
     right, y = width * 0.98, bottom + width * 0.02
     axes.plot([right - length, right], [y, y], color="white", lw=3, solid_capstyle="butt")
-    middle = right - length / 2
-    _on_image(
-        axes, middle, y + width * 0.01, f"{length:g} mm", ha="center", va="bottom", fontsize=8
-    )
+    look = {"ha": "center", "va": "bottom", "fontsize": 8}
+    _on_image(axes, right - length / 2, y + width * 0.01, f"{length:g} mm", **look)
 
 
 def _on_image(axes: Any, x: float, y: float, text: str, **look: Any) -> None:

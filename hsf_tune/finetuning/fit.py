@@ -387,7 +387,10 @@ def _draw_curve(setting: _Setting, history: list[EpochEnded], best_epoch: int | 
     spec = setting.spec
     names = [name for name, _ in setting.groups()]
     openings = {n: setting.plan.opening_epoch(i) for i, n in enumerate(names) if i}
-    labels = sorted({k for e in history for k in e.metrics if k.startswith("val_dice/")})
+    datasets = setting.config.datasets.datasets.values()
+    named = [name for d in datasets for _, name in sorted(d.labels_names.items())]
+    labels = [f"val_dice/{name}" for name in dict.fromkeys(named)]
+    labels = [k for k in labels if any(k in e.metrics for e in history)]
     figure = figures.learning_curve(
         [e.epoch for e in history],
         train_loss=_series(history, "train_loss"),

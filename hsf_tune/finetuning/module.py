@@ -71,7 +71,7 @@ class FinetuningModule(pl.LightningModule):
 
     def open_blocks(self, epoch: int) -> None:
         """Let the final convolution and the blocks that are open at `epoch` train, no others."""
-        is_open = 1 + self.plan.open_blocks(epoch)
+        is_open: int = 1 + self.plan.open_blocks(epoch)
         for index, (_, module) in enumerate(self.groups):
             module.requires_grad_(index < is_open)
 

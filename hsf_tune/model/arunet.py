@@ -42,8 +42,8 @@ class Architecture:
     def __post_init__(self) -> None:
         if self.layer_order != "cgs":
             raise ModelError(
-                f"models.layer_order is '{self.layer_order}'; only 'cgs' (convolution, GELU, switchable "
-                "normalisation) is supported, the order of all published HSF networks."
+                f"models.layer_order is '{self.layer_order}'; only 'cgs' (convolution, GELU, "
+                "switchable normalisation) is supported, the order of all published HSF networks."
             )
         least = {"in_channels": 1, "out_channels": 2, "f_maps": 1, "num_levels": 1}
         for key, bound in least.items():
@@ -63,11 +63,12 @@ class ARUNet(nn.Module):
 
     Attributes:
         architecture: what it was built from.
-        checkpointing: keep only each block's input for the backward pass and compute the block again
-            there: about a third more time for a fraction of the memory, and the same numbers.
+        checkpointing: keep only each block's input for the backward pass and compute the block
+            again there: about a third more time for a fraction of the memory, and the same numbers.
 
     Source: Lee et al. 2017, doi:10.48550/arXiv.1706.00120 (residual U-Net); Oktay et al. 2018,
-    doi:10.48550/arXiv.1804.03999 (attention gates); Poiret et al. 2023, doi:10.3389/fninf.2023.1130845 (HSF).
+    doi:10.48550/arXiv.1804.03999 (attention gates); Poiret et al. 2023,
+    doi:10.3389/fninf.2023.1130845 (HSF).
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -87,7 +88,7 @@ class ARUNet(nn.Module):
         self.final_conv = nn.Conv3d(widths[0], architecture.out_channels, kernel_size=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of each class. Any size will do; exported to ONNX, sides must be multiples of 8."""
+        """Logits. Any size will do; once exported to ONNX, sides must be multiples of 8."""
         skips: list[Tensor] = []
         for encoder in self.encoders:
             x = self._run(encoder, x)
@@ -105,7 +106,8 @@ class ARUNet(nn.Module):
         """Name and module of each block in the order in which `mode` opens them.
 
         `encoder` goes from the input inwards, `decoder` from the output inwards, `full` from the
-        output through both halves to the input. The final convolution is no block: it always trains.
+        output through both halves to the input. The final convolution is no block: it always
+        trains.
         """
         encoders = [(f"encoders.{i}", block) for i, block in enumerate(self.encoders)]
         decoders = [(f"decoders.{i}", block) for i, block in enumerate(self.decoders)]
@@ -114,7 +116,7 @@ class ARUNet(nn.Module):
         if mode == "decoder":
             return tuple(reversed(decoders))
         if mode == "full":
-            return tuple([*reversed(decoders), *reversed(encoders)])
+            return (*reversed(decoders), *reversed(encoders))
         raise ConfigError(
             f"finetuning.mode is '{mode}', which names no part of the network."
             + did_you_mean(mode, MODES)
@@ -134,7 +136,7 @@ class ARUNet(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One level down: halve by a strided convolution (not at the first level), then a residual block."""
+    """One level down: halve by a strided convolution, save at the top, then a residual block."""
 
     def __init__(self, in_channels: int, out_channels: int, pooling: bool) -> None:
         super().__init__()
@@ -171,13 +173,21 @@ class Decoder(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """A transposed convolution of stride 2 to the size asked for."""
+    """Doubles each side, to the voxel of the size asked for."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.upsample = nn.ConvTranspose3d(in_channels, out_channels, 3, stride=2, padding=1)
+        self.upsample = TransposedConv3d(in_channels, out_channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor, size: torch.Size) -> Tensor:
+        out: Tensor = self.upsample(x, size)
+        return out
+
+
+class TransposedConv3d(nn.ConvTranspose3d):
+    """A transposed convolution to a given size, without what ONNX can't record."""
+
+    def forward(self, x: Tensor, size: torch.Size) -> Tensor:  # type: ignore[override]
         # n voxels become 2n - 1 + output_padding. Sizes recorded for ONNX must be constants: 1 is
         # right for the even sides that multiples of 8 have at every level.
         padding = (
@@ -185,12 +195,13 @@ class Upsampling(nn.Module):
             if being_exported()
             else [wanted - (2 * n - 1) for wanted, n in zip(size, x.shape[2:], strict=True)]
         )
-        layer = self.upsample
-        return F.conv_transpose3d(x, layer.weight, layer.bias, layer.stride, layer.padding, padding)
+        return F.conv_transpose3d(
+            x, self.weight, self.bias, stride=2, padding=1, output_padding=padding
+        )
 
 
 class AttentionGate(nn.Module):
-    """Weigh each voxel of the encoder's features by what encoder and decoder make of it together."""
+    """Weigh each voxel of the encoder's features by what encoder and decoder say of it."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

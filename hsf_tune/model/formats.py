@@ -1,8 +1,8 @@
 """Read weights from a file without ever running code from it.
 
 Lightning checkpoints, plain state dicts, safetensors and ONNX come out alike: names as
-the network has them, float32 tensors, and the file's own notes. Whether they fit a network is decided
-in `weights.py`.
+the network has them, float32 tensors, and the file's own notes. Whether they fit a network is
+decided in `weights.py`.
 """
 
 from __future__ import annotations
@@ -39,25 +39,26 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             their first bytes.
 
     Returns:
-        Contiguous float32 tensors by their name in the network (a prefix such as `_model.` is cut), and
-        a safetensors file's metadata (empty for other kinds).
+        Contiguous float32 tensors by their name in the network (a prefix such as `_model.` is cut),
+        and a safetensors file's metadata (empty for other kinds).
 
     Raises:
-        ModelError: the file is damaged, of another kind, holds more than tensors and plain containers,
-            or weights that are no finite numbers.
+        ModelError: the file is damaged, of another kind, holds more than tensors and plain
+            containers, or weights that are no finite numbers.
     """
     with path.open("rb") as file:
         head = file.read(9)
     notes: dict[str, str] = {}
-    if head.startswith(b"PK") or head.startswith(b"\x80"):
-        weights = _read_pickle(path)
-    elif head[8:9] == b"{":
+    if head[8:9] == b"{":  # first: the length before it may begin with any byte, also a pickle's
         weights, notes = _read_safetensors(path)
+    elif head.startswith((b"PK", b"\x80")):
+        weights = _read_pickle(path)
     elif head.startswith(b"\x08") or path.suffix == ".onnx":
         weights = read_onnx(path)
     else:
         raise ModelError(
-            f"{path} is no base model: it is neither a checkpoint (.ckpt, .pt), nor safetensors, nor ONNX."
+            f"{path} is no base model: it is neither a checkpoint (.ckpt, .pt), nor safetensors, "
+            "nor ONNX."
         )
     return _cleaned(path, weights), notes
 
@@ -79,9 +80,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         raise _damaged(path, error) from error
     if wanted:
         raise ModelError(
-            f"{path} is a pickle that wants to import {', '.join(wanted)}. A base model may hold tensors and plain "
-            "containers only, as anything else could run code, so it was not opened. Ask its author for the state "
-            "dict alone, best as safetensors."
+            f"{path} is a pickle that wants to import {', '.join(wanted)}. A base model may hold "
+            "tensors and plain containers only, as anything else could run code, so it was not "
+            "opened. Ask its author for the state dict alone, best as safetensors."
         )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -90,14 +91,16 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise ModelError(
-            f"{path} holds a {type(weights or content).__name__}; expected a Lightning checkpoint (a 'state_dict' in "
-            "a dictionary) or a state dict."
+            f"{path} holds a {type(weights or content).__name__}; expected a Lightning checkpoint "
+            "(a 'state_dict' in a dictionary) or a state dict."
         )
     return weights
 
 
 def imports_of(path: Path) -> set[tuple[str, str]]:
-    """Module and name of everything that a torch.save or pickle file would import, without opening it.
+    """Module and name of everything that a torch.save or pickle file would import.
+
+    The file is only looked through, never unpickled.
 
     Raises:
         zipfile.BadZipFile: a truncated or tampered archive.
@@ -157,8 +160,8 @@ def _cleaned(path: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
     last = [key for key in weights if str(key).endswith(LAST_LAYER)]
     if len(last) != 1:
         raise ModelError(
-            f"{path} holds {len(last)} tensors named *{LAST_LAYER}, expected one: it is no ARUNet. It has "
-            f"{', '.join(sorted(map(str, weights))[:4]) or 'no tensors'} ..."
+            f"{path} holds {len(last)} tensors named *{LAST_LAYER}, expected one: it is no ARUNet. "
+            f"It has {', '.join(sorted(map(str, weights))[:4]) or 'no tensors'} ..."
         )
     prefix = last[0].removesuffix(LAST_LAYER)
     cleaned: dict[str, Tensor] = {}
@@ -169,8 +172,8 @@ def _cleaned(path: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
     broken = [key for key, value in cleaned.items() if not value.isfinite().all()]
     if broken:
         raise ModelError(
-            f"{path}: {len(broken)} tensors hold NaN or infinite numbers, {broken[0]} among them. The training that "
-            "wrote it diverged; use an earlier checkpoint."
+            f"{path}: {len(broken)} tensors hold NaN or infinite numbers, {broken[0]} among them. "
+            "The training that wrote it diverged; use an earlier checkpoint."
         )
     return cleaned
 

@@ -47,7 +47,8 @@ def find_merging(labels_names: Mapping[int, str], ca_type: str) -> Merging:
     """Match a dataset's labels with HSF's channels by name, whatever their order and case.
 
     Args:
-        labels_names: label 1..N -> name; "CA2/3", "CA23" and "CA2-3" are the same, as are "CA" and "CA1/2/3".
+        labels_names: label 1..N -> name; "CA2/3", "CA23" and "CA2-3" are the same, as are "CA"
+            and "CA1/2/3".
         ca_type: "1/2/3", "1/23" or "123".
 
     Raises:
@@ -63,11 +64,13 @@ def find_merging(labels_names: Mapping[int, str], ca_type: str) -> Merging:
         channels.append(_channels_of(labels_names[label]))
     found = [c for c in channels[1:] if c]
     free = [labels_names[k].strip().upper() for k in labels_names if is_free(labels_names[k])]
-    if sorted(found) != sorted(_CLASSES[ca_type]) or len(set(free)) < len(free):
+    complete = sorted(found) == sorted(_CLASSES[ca_type]) and len(found) + len(free) == n_labels
+    if not complete or len(set(free)) < len(free):
         raise ConfigError(
-            f"datasets.labels_names holds {', '.join(labels_names.values())}, but with ca_type '{ca_type}' the "
-            f"forgiving loss expects {_EXPECTED[ca_type]}, each once, and HEAD and TAIL if you have them. Rename the "
-            "labels or change ca_type; for labels other than HSF's give models.use_forgiving_loss=False and "
+            f"datasets.labels_names holds {', '.join(labels_names.values())}, but with ca_type "
+            f"'{ca_type}' the forgiving loss expects {_EXPECTED[ca_type]}, each once, and HEAD and "
+            "TAIL if you have them. Rename the labels or change ca_type; for labels other than "
+            "HSF's give models.use_forgiving_loss=False and "
             f"finetuning.out_channels={n_labels + 1}."
         )
     return Merging(tuple(channels), _allowed(labels_names, channels))
@@ -82,8 +85,8 @@ def count_labels(labels_names: Mapping[int, str]) -> int:
     n_labels = len(labels_names)
     if sorted(labels_names) != list(range(1, n_labels + 1)):
         raise ConfigError(
-            f"datasets.labels_names numbers its labels {sorted(labels_names)}; they must be 1 to {n_labels} "
-            "without a gap. Map the values on disk to such numbers in datasets.labels."
+            f"datasets.labels_names numbers its labels {sorted(labels_names)}; they must be 1 to "
+            f"{n_labels} without a gap. Map the values on disk to such numbers in datasets.labels."
         )
     return n_labels
 
@@ -109,14 +112,13 @@ def _allowed(
 
 def _channels_of(name: str) -> tuple[int, ...]:
     """HSF's channels that a label's name stands for; empty for HEAD, TAIL and unknown names."""
-    word = re.sub(r"[\s_+&/,.-]", "", name.upper())
+    word = re.sub(r"[\s_]", "", name.upper())
     if word in ("DG", "SUB"):
         return (_DG,) if word == "DG" else (_SUB,)
     if word == "CA":
         return (_CA1, _CA2, _CA3)
-    fields = (
-        re.fullmatch(r"(?:CA)?([123](?:(?:CA)?[123])*)", word) if word.startswith("CA") else None
-    )
-    if fields is None:
-        return ()
-    return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", fields[1])}))
+    if span := re.fullmatch(r"CA([123])-(?:CA)?([123])", word):
+        return tuple(range(int(span[1]) + _DG, int(span[2]) + _CA1))
+    if listed := re.fullmatch(r"CA([123](?:[/+&,]?(?:CA)?[123])*)", word):
+        return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", listed[1])}))
+    return ()

@@ -22,12 +22,12 @@ ONEDNN_FLOOR = 20480  # see `Conv3d`
 
 
 def being_exported() -> bool:
-    """Whether PyTorch is recording the network for ONNX, so that only plain operations may be used."""
+    """Whether PyTorch is recording the network for ONNX."""
     return torch.jit.is_tracing() or torch.onnx.is_in_onnx_export()
 
 
 def plain_operations() -> bool:
-    """Whether hand-written gradients and tricks of layout would stand in the way of the recorder."""
+    """Whether a recorder is at work, which hand-written gradients and layouts would confuse."""
     return being_exported() or torch.compiler.is_compiling()
 
 
@@ -86,11 +86,11 @@ class SwitchNorm3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, X, Y, Z) -> the same shape and dtype; statistics are taken in float32."""
-        shares = torch.stack((self.mean_weight, self.var_weight)).softmax(dim=1)
+        shares = torch.cat((self.mean_weight.softmax(dim=0), self.var_weight.softmax(dim=0)))
         if plain_operations():
             var, mean = _recorded_moments(x) if being_exported() else _var_mean(x)
-            _, _, mixed_mean, inverse_std = _mixture(mean, var, shares)
-            scale = self.weight * inverse_std
+            _, _, mixed_mean, std = _mixture(mean, var, shares)
+            scale = self.weight / std
             return x * scale + (self.bias - mixed_mean * scale)
         out: Tensor = _SwitchNorm.apply(x, self.weight, self.bias, shares)
         return out
@@ -122,23 +122,22 @@ def _recorded_moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mixture(mean: Tensor, var: Tensor, shares: Tensor) -> tuple[Tensor, ...]:
-    """Mean and variance of the layer, the mixed mean, and one over the mixed standard deviation."""
+    """Mean and variance of the layer, the mixed mean, and the mixed standard deviation."""
     layer_mean = mean.mean(dim=1, keepdim=True)
-    layer_var = (var + mean * mean).mean(dim=1, keepdim=True) - layer_mean * layer_mean
-    (mean_own, mean_layer), (var_own, var_layer) = shares.unbind()
-    mixed_mean = mean_own * mean + mean_layer * layer_mean
-    inverse_std = torch.rsqrt(var_own * var + var_layer * layer_var + EPS)
-    return layer_mean, layer_var, mixed_mean, inverse_std
+    layer_var = (var + (mean - layer_mean).square()).mean(dim=1, keepdim=True)
+    mixed_mean = shares[0] * mean + shares[1] * layer_mean
+    std = torch.sqrt(shares[2] * var + shares[3] * layer_var + EPS)
+    return layer_mean, layer_var, mixed_mean, std
 
 
 class _SwitchNorm(Function):
-    """`centred * scale + shift`, its gradient in closed form: two sums and two multiply-adds over x."""
+    """`centred * scale + shift`, its gradient in closed form: two sums and two multiply-adds."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shares: Tensor) -> Tensor:
         centred, mean, var = _moments(_wide(x))
-        _, _, mixed_mean, inverse_std = _mixture(mean, var, shares)
-        scale = weight * inverse_std
+        _, _, mixed_mean, std = _mixture(mean, var, shares)
+        scale = weight / std
         shift = bias + (mean - mixed_mean) * scale
         ctx.save_for_backward(centred.to(x.dtype), mean, var, weight, shares)
         return torch.addcmul(shift, centred, scale).to(x.dtype)
@@ -150,18 +149,18 @@ class _SwitchNorm(Function):
         needs_x, needs_weight, needs_bias, needs_shares = ctx.needs_input_grad
         dtype, grad, centred = centred.dtype, _wide(grad), _wide(centred)
         n = centred[0, 0].numel()
-        layer_mean, layer_var, mixed_mean, inverse_std = _mixture(mean, var, shares)
-        scale = weight * inverse_std
-        (mean_own, mean_layer), (var_own, var_layer) = shares.unbind()
+        layer_mean, layer_var, mixed_mean, std = _mixture(mean, var, shares)
+        scale = weight / std
+        mean_own, mean_layer, var_own, var_layer = shares.unbind()
 
         d_shift = grad.sum(dim=SPACE, keepdim=True)
         d_scale = (grad * centred).sum(dim=SPACE, keepdim=True) + d_shift * (mean - mixed_mean)
         d_mixed_mean = -d_shift * scale
-        d_mixed_var = d_scale * scale * inverse_std.square() * -0.5
+        d_mixed_var = -0.5 * d_scale * scale / std.square()
 
         d_x = d_shares = None
         if needs_x:
-            # layer_var = mean over channels of (var + mean^2), less layer_mean^2
+            # layer_var = mean over channels of var + (mean - layer_mean)^2
             d_layer_mean = mean_layer * d_mixed_mean.mean(dim=1, keepdim=True)
             d_layer_var = var_layer * d_mixed_var.mean(dim=1, keepdim=True)
             d_mean = mean_own * d_mixed_mean + d_layer_mean
@@ -170,10 +169,10 @@ class _SwitchNorm(Function):
             d_x = torch.addcmul(d_mean / n, grad, scale)
             d_x = d_x.addcmul_(centred, d_var * (2 / max(n - 1, 1))).to(dtype)
         if needs_shares:
-            of_mean = torch.stack((d_mixed_mean * mean, d_mixed_mean * layer_mean))
-            of_var = torch.stack((d_mixed_var * var, d_mixed_var * layer_var))
-            d_shares = torch.stack((of_mean, of_var)).flatten(2).sum(dim=2)
-        d_weight = (d_scale * inverse_std).sum(dim=0, keepdim=True) if needs_weight else None
+            of_mean = (d_mixed_mean * mean, d_mixed_mean * layer_mean)
+            of_var = (d_mixed_var * var, d_mixed_var * layer_var)
+            d_shares = torch.stack((*of_mean, *of_var)).flatten(1).sum(dim=1)
+        d_weight = (d_scale / std).sum(dim=0, keepdim=True) if needs_weight else None
         d_bias = d_shift.sum(dim=0, keepdim=True) if needs_bias else None
         return d_x, d_weight, d_bias, d_shares
 

@@ -78,16 +78,18 @@ def make_loss(
         if out_channels != n_labels + 1:
             raise ConfigError(
                 f"finetuning.out_channels is {out_channels}, but the dataset has {n_labels} labels "
-                f"({', '.join(labels_names.values())}), and with models.use_forgiving_loss=False there must be one "
-                f"channel a label and one for the background: give finetuning.out_channels={n_labels + 1}."
+                f"({', '.join(labels_names.values())}), and with models.use_forgiving_loss=False "
+                "there must be one channel a label and one for the background: give "
+                f"finetuning.out_channels={n_labels + 1}."
             )
         return Loss(n_labels)
     if out_channels != len(HSF_LABELS) + 1:
         raise ConfigError(
-            f"finetuning.out_channels is {out_channels}, but the forgiving loss is for HSF's five subfields and the "
-            f"background, 6 channels. The dataset has {n_labels} labels ({', '.join(labels_names.values())}): give "
-            f"finetuning.out_channels={n_labels + 1} models.use_forgiving_loss=False, or finetuning.out_channels=6 "
-            "where they are HSF's subfields."
+            f"finetuning.out_channels is {out_channels}, but the forgiving loss is for HSF's five "
+            f"subfields and the background, 6 channels. The dataset has {n_labels} labels "
+            f"({', '.join(labels_names.values())}): give finetuning.out_channels={n_labels + 1} "
+            "models.use_forgiving_loss=False, or finetuning.out_channels=6 where they are HSF's "
+            "subfields."
         )
     return Loss(n_labels, find_merging(labels_names, ca_type))
 
@@ -102,8 +104,8 @@ def focal_tversky(probabilities: Tensor, truth: Tensor) -> Tensor:
     Returns:
         A scalar. Its gradient is 0, not infinite, at a perfect overlap.
 
-    Source: Abraham and Khan 2018, doi:10.48550/arXiv.1810.07842; the mean is taken before the power, as
-    HSF was trained.
+    Source: Abraham and Khan 2018, doi:10.48550/arXiv.1810.07842; the mean is taken before the
+    power, as HSF was trained.
     """
     hit = (probabilities * truth).sum(dim=SPACE)
     false_alarm = probabilities.sum(dim=SPACE) - hit
@@ -118,7 +120,8 @@ def project_prediction(
     """Probabilities of a dataset's own labels from those of HSF's channels.
 
     CA2 and CA3 are added for "1/23", all three CA fields for "123". HEAD and TAIL get probability
-    0: the network never predicts them, and the metrics leave out the voxels that a reference labels so.
+    0: the network never predicts them, and the metrics leave out the voxels that a reference labels
+    so.
 
     Args:
         probabilities: (B, 6, X, Y, Z).

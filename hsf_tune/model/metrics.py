@@ -87,9 +87,9 @@ def surface_scores(
     """Surface Dice and surface distances of each label.
 
     Surface Dice weighs each surface element by its area, so that thick slices do not distort
-    it. The distances are between the outermost voxels' centres: HD95 is the larger of the two directions'
-    95th percentiles, ASSD the mean over all outermost voxels of both volumes. A label that touches the
-    image's edge has a surface there.
+    it. The distances are between the outermost voxels' centres: HD95 is the larger of the two
+    directions' 95th percentiles, ASSD the mean over all outermost voxels of both volumes. A label
+    that touches the image's edge has a surface there.
 
     Args:
         prediction: (X, Y, Z) label indices in [0, n_labels].
@@ -143,7 +143,7 @@ def _distances(
             *pair, spacing=spacing, symmetric=True, use_subvoxels=True
         )
     weights = [area[edge] for area, edge in zip(areas, edges, strict=True)]
-    # a hair of slack: distances come in float32, and a tolerance of one voxel shall forgive one voxel
+    # distances come in float32, and a tolerance of one voxel shall forgive one voxel
     near = [distance <= tolerance_mm * (1 + 1e-6) for distance in elements]
     correct = sum(float(w[close].sum()) for w, close in zip(weights, near, strict=True))
     return {

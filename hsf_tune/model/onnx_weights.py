@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 import torch
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import numpy_helper
 from torch import Tensor
 
@@ -41,12 +42,12 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
             f"{path} keeps its weights in a second file; expected one self-contained ONNX file."
         )
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Identity" and node.input[0] in values:  # a weight equal to another
+            values[node.output[0]] = values[node.input[0]]
+    # names with colons are the exporter's own
+    weights = {name: value for name, value in values.items() if "::" not in name}
     values |= _constants(graph)
-    weights = {
-        tensor.name: values[tensor.name]
-        for tensor in graph.initializer
-        if "::" not in tensor.name and values[tensor.name].dtype.kind == "f"
-    }
     for scope, nodes in _nodes_by_module(graph).items():
         for name, value in _used_by(nodes, values).items():
             weights.setdefault(f"{scope}.{name}", value)
@@ -54,11 +55,13 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
 
 
 def _nodes_by_module(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
-    """`/_model/encoders.0/.../conv/Conv` belongs to the module `_model.encoders.0...conv`."""
+    """`/_model/decoders.0/attention/W_g/W_g.1/Mul` is of `_model.decoders.0.attention.W_g.1`."""
     modules: dict[str, list[onnx.NodeProto]] = defaultdict(list)
     for node in graph.node:
-        scope = node.name.rpartition("/")[0].strip("/").replace("/", ".")
-        modules[scope].append(node)
+        parts = node.name.strip("/").split("/")
+        # a member of a sequence repeats the sequence's own name
+        own = [a for a, b in pairwise(parts) if not b.startswith(f"{a}.")]
+        modules[".".join(own)].append(node)
     return modules
 
 
@@ -70,10 +73,10 @@ def _used_by(nodes: list[onnx.NodeProto], values: dict[str, np.ndarray]) -> dict
         constants = [values[name] for name in node.input if name in values]
         if node.op_type in ("Conv", "ConvTranspose"):
             found |= dict(zip(("weight", "bias"), constants, strict=False))
-        elif node.op_type in ("Mul", "Add", "Sub") and len(constants) == 1:
+        elif node.op_type in ("Mul", "Div", "Add", "Sub") and len(constants) == 1:
             (value,) = constants
             if value.ndim == 5:
-                found["weight" if node.op_type == "Mul" else "bias"] = value
+                found["weight" if node.op_type in ("Mul", "Div") else "bias"] = value
             elif node.op_type == "Mul" and value.size == 1:
                 shares.append(float(value.reshape(())))
     is_mixture = len(shares) == 4 and {"weight", "bias"} <= set(found)

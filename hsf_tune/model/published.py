@@ -1,7 +1,7 @@
 """The base models that HSF's authors publish, and how a file comes from the network.
 
 What is downloaded is streamed to a temporary name, verified and only then given its own; a
-cached file is verified each time. Nothing here opens a file to see what is in it: `formats.py` does.
+cached file is verified each time. What is in a file is read in `formats.py`.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def fetch(url: str, checksum: str, cache_dir: Path | None = None) -> Path:
     """
     if urlparse(url).scheme != "https":
         raise ModelError(
-            f"{url} is no https address, and a base model from the network must come by https. Download it yourself, "
-            "check it, and give its path as models.checkpoint."
+            f"{url} is no https address, and a base model from the network must come by https. "
+            "Download it yourself, check it, and give its path as models.checkpoint."
         )
     expected = normalise_checksum(checksum)
     folder = cache_folder(cache_dir)
@@ -106,8 +106,8 @@ def verify(path: Path, checksum: str) -> None:
     found = file_checksum(path, expected)
     if found != expected:
         raise ModelError(
-            f"{path} has checksum {found}, expected {expected}. It is damaged or another file: get it again, or "
-            "give the right models.checksum."
+            f"{path} has checksum {found}, expected {expected}. It is damaged or another file: get "
+            "it again, or give the right models.checksum."
         )
 
 
@@ -123,8 +123,8 @@ def normalise_checksum(checksum: str) -> str:
         if text in (digits, f"{name}:{digits}") and re.fullmatch(f"[0-9a-f]{{{length}}}", digits):
             return f"{name}:{digits}"
     raise ModelError(
-        f"models.checksum is '{checksum}'; expected the 16 hexadecimal digits of an xxh3_64 checksum or the 64 of a "
-        "sha256, with 'xxh3_64:' or 'sha256:' before them if you like."
+        f"models.checksum is '{checksum}'; expected the 16 hexadecimal digits of an xxh3_64 "
+        "checksum or the 64 of a sha256, with 'xxh3_64:' or 'sha256:' before them if you like."
     )
 
 
@@ -148,13 +148,15 @@ def _download(url: str, path: Path, expected: str) -> None:
         )
     except (requests.RequestException, OSError) as error:
         raise ModelError(
-            f"Could not download the base model from {url} ({_reason(error)}). Without a connection, download it on "
-            f"another machine and put it at {path}, or give its path as models.checkpoint. Its checksum is {expected}."
+            f"Could not download the base model from {url} ({_reason(error)}). Without a "
+            f"connection, download it on another machine and put it at {path}, or give its path as "
+            f"models.checkpoint. Its checksum is {expected}."
         ) from error
     except ValueError as error:  # how pooch says that the checksum differs
         raise ModelError(
-            f"{url} is not the file that was expected: its checksum is not {expected}. The download was removed. "
-            "Try again; if it happens again, the file was changed, and the address or models.checksum is out of date."
+            f"{url} is not the file that was expected: its checksum is not {expected}. The "
+            "download was removed. Try again; if it happens again, the file was changed, and the "
+            "address or models.checksum is out of date."
         ) from error
 
 
@@ -165,8 +167,9 @@ def _refuse_unsafe_redirect(response: requests.Response, **_: Any) -> None:
     target = urljoin(response.url, response.headers["location"])
     if urlparse(target).scheme != "https":
         raise ModelError(
-            f"{response.url} redirects to {target}, which is no https address; it was not followed. Download the base "
-            "model yourself, check it, and give its path as models.checkpoint."
+            f"{response.url} redirects to {target}, which is no https address; it was not "
+            "followed. Download the base model yourself, check it, and give its path as "
+            "models.checkpoint."
         )
 
 

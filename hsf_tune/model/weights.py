@@ -1,8 +1,8 @@
 """Base models: load one from wherever it is, build a network from it, save what was trained.
 
 What a file holds is read in `formats.py`, where it comes from is decided in `published.py`.
-Here is decided whether weights fit a network: all names and shapes must, except the final convolution's
-where another number of classes is asked for.
+Here is decided whether weights fit a network: all names and shapes must, except the final
+convolution's where another number of classes is asked for.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def load_base(
     """Load a base model by name, path or https address.
 
     Args:
-        source: a name in `PUBLISHED`, the path of a .ckpt, .pt, .safetensors or .onnx file, or an https
-            address of one.
+        source: a name in `PUBLISHED`, the path of a .ckpt, .pt, .safetensors or .onnx file, or an
+            https address of one.
         checksum: xxh3_64 or sha256; needed for an address, verified where given.
         cache_dir: where downloads are kept; None is $HSF_TUNE_CACHE, else the user's cache folder.
 
@@ -134,8 +134,9 @@ def save(
     Args:
         path: the file; its folder is made if need be.
         weights: a network or its state dict.
-        metadata: notes kept in the file. `labels_names` (channel 1..N -> name), `training` (a dictionary) and `name`
-            are read back by `load_base`. What is not text is written as JSON.
+        metadata: notes kept in the file. `labels_names` (channel 1..N -> name), `training` (a
+            dictionary) and `name` are read back by `load_base`. What is not text is written as
+            JSON.
     """
     tensors = weights.state_dict() if isinstance(weights, ARUNet) else weights
     notes = {
@@ -166,16 +167,18 @@ def _locate(
     if urlparse(source).scheme in ("http", "https", "ftp"):
         if checksum is None:
             raise ModelError(
-                f"models.checkpoint is {source}, and a file from the network needs a checksum: give models.checksum, "
-                "its xxh3_64 (`xxhsum -H3`) or sha256 (`sha256sum`), from somebody you trust."
+                f"models.checkpoint is {source}, and a file from the network needs a checksum: "
+                "give models.checksum, its xxh3_64 (`xxhsum -H3`) or sha256 (`sha256sum`), from "
+                "somebody you trust."
             )
         return fetch(source, checksum, cache_dir)
     path = Path(source).expanduser()
     if not path.is_file():
         found = "is a folder" if path.is_dir() else "does not exist"
         raise ModelError(
-            f"models.checkpoint is {source}, which {found}. Expected a .ckpt, .pt, .safetensors or .onnx file, an https "
-            "address, or a published model's name." + did_you_mean(source, PUBLISHED)
+            f"models.checkpoint is {source}, which {found}. Expected a .ckpt, .pt, .safetensors or "
+            ".onnx file, an https address, or a published model's name."
+            + did_you_mean(source, PUBLISHED)
         )
     if checksum:
         verify(path, checksum)

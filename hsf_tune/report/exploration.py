@@ -54,7 +54,7 @@ def race_figure(run: Run) -> go.Figure:
 
 def strategies_figure(run: Run) -> go.Figure:
     """Parallel coordinates of all strategies on the exploration's fold 1."""
-    explored = [e for e in run.explored if 1 in e.dice_of_fold]
+    explored = [e for e in run.explored if 1 in e.dice_of_fold and e.arm in run.arms]
     keys = varied_keys(explored)
     dimensions = [_categories("arm", [e.arm for e in explored], run.arms)]
     for key in keys:
@@ -141,11 +141,12 @@ def importance_figure(run: Run, importance: Mapping[str, Mapping[str, float]]) -
 def cost_figure(run: Run) -> go.Figure:
     """Dice against weights that train and against the time of one training; Pareto front."""
     points = _cost_points(run)
+    settled = [p for p in points if p["confirmed"]] or points
     titles = ("weights that train", "seconds of one training")
     figure = make_subplots(cols=2, shared_yaxes=True, horizontal_spacing=0.05)
     colors = group_colors(run.arms)
     for column, cost in enumerate(("parameters", "seconds"), start=1):
-        front = pareto_front([(p[cost], p["dice"]) for p in points])
+        front = pareto_front([(p[cost], p["dice"]) for p in settled])
         figure.add_trace(
             go.Scatter(
                 x=[p[0] for p in front],
@@ -159,7 +160,7 @@ def cost_figure(run: Run) -> go.Figure:
             row=1,
             col=column,
         )
-        for group in dict.fromkeys(p["group"] for p in points):
+        for group, color in colors.items():
             chosen = [p for p in points if p["group"] == group]
             figure.add_trace(
                 go.Scatter(
@@ -167,14 +168,14 @@ def cost_figure(run: Run) -> go.Figure:
                     y=[p["dice"] for p in chosen],
                     mode="markers",
                     marker={
-                        "color": colors.get(group, MUTED),
+                        "color": color,
                         "size": [11 if p["confirmed"] else 7 for p in chosen],
                         "symbol": ["circle" if p["confirmed"] else "circle-open" for p in chosen],
                         "line": {"width": 1.2},
                     },
                     name=shown_name(group),
                     legendgroup=group,
-                    showlegend=column == 1,
+                    showlegend=column == 1 and bool(chosen),
                     text=[p["text"] for p in chosen],
                     hovertemplate="%{text}<br>Dice %{y:.4f}, " + titles[column - 1]
                     + " %{x:,.4~g}<extra></extra>",

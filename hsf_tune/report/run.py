@@ -7,8 +7,8 @@ written again at any time from the folder alone, also while the search still run
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,16 @@ class Run:
 
     @cached_property
     def confirmation(self) -> Confirmation:
-        return gather(self.trials, self.documented_default)
+        return gather(self.trials, self.documented_default, members=self._members)
+
+    @cached_property
+    def _members(self) -> dict[str, list[str]] | None:
+        """arm -> identities of its finalists, as last noted; None while none are noted."""
+        found = {
+            note.data["arm"]: [identity(one["strategy"]) for one in note.data["finalists"]]
+            for note in self.notes("finalists")
+        }
+        return found or None
 
     @cached_property
     def tested(self) -> Confirmation:
@@ -74,13 +83,31 @@ class Run:
 
     @cached_property
     def explored(self) -> list[Explored]:
-        return gather_exploration(self.trials)
+        """Strategies with their fold scores; one that two arms proposed stands in both."""
+        found = gather_exploration(self.trials)
+        scored = {one.key: one for one in found}
+        known = {(one.arm, one.key) for one in found}
+        for note in self.notes("proposed"):
+            arm, key = note.data["arm"], identity(note.data["strategy"])
+            if key in scored and (arm, key) not in known:
+                known.add((arm, key))
+                found.append(replace(scored[key], arm=arm))
+        return found
 
     @cached_property
     def verdict(self) -> Verdict:
         fold_1 = subjects_of_fold_1(self.trials)
-        arms = self.arms
-        return judge(self.confirmation, self.explored, arms, self.config.verdict, fold_1)
+        margins = self.config.verdict
+        found = judge(self.confirmation, self.explored, self.arms, margins, fold_1)
+        return replace(found, warnings=(*found.warnings, *self._reservations()))
+
+    def _reservations(self) -> Iterator[str]:
+        """What the search noted that limits its own result."""
+        last = self.records.notes[-1] if self.records.notes else Note("")
+        if last.about in ("time_budget", "interrupted"):
+            yield f"The search is not finished: {last.text}."
+        for note in self.notes("confirmation_voided")[:1]:
+            yield f"The confirmation is no longer independent: {note.text}."
 
     @cached_property
     def documented_default(self) -> Mapping[str, Any] | None:

@@ -32,7 +32,9 @@ def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
     """A number for people; a dash where there is none."""
     if value is None or not math.isfinite(value):
         return NOTHING
-    return f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    value = round(value, digits) + 0.0  # never -0.00
+    text = f"{value:+.{digits}f}" if sign else f"{value:.{digits}f}"
+    return text.replace("-", "−")
 
 
 def interval(limits: Sequence[float] | None, digits: int = 3, sign: bool = False) -> str:

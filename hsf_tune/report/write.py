@@ -1,4 +1,4 @@
-"""Write `report.html` and `report.json` of a run, and compare it with other runs."""
+"""Write `report.html`, `report.json` and `figures/*.png` of a run; compare it with others."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.records import write_text
+from hsf_tune.records import TrialRecord, write_text
 from hsf_tune.report.page import Page
+from hsf_tune.report.pictures import write_pictures
 from hsf_tune.report.run import Run, read_run
 from hsf_tune.report.sections import fill
 from hsf_tune.report.summary import summarise
@@ -24,6 +25,8 @@ class Report:
     json: Path
     verdict: Verdict
     summary: dict[str, Any]
+    pictures: tuple[Path, ...]
+    best_trial: TrialRecord | None  # of the recommended strategy; what best_strategy.yaml repeats
 
 
 def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Report:
@@ -43,13 +46,20 @@ def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Repor
     summary = summarise(run)
     page = Page(f"{run.name}: {run.verdict.status.replace('_', ' ')}")
     fill(page, run, summary, compared)
+    pictures = write_pictures(run)
     html, plain = run.folder / "report.html", run.folder / "report.json"
     write_text(html, page.html())
     write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
-    return Report(html, plain, run.verdict, summary)
+    return Report(html, plain, run.verdict, summary, tuple(pictures), best_trial(run))
 
 
-def recommended_trials(run: Run) -> list[str]:
-    """Ids of the confirmation's trials of the recommended strategy."""
+def best_trial(run: Run) -> TrialRecord | None:
+    """The recommended strategy's first finished trial: confirmed on fold 1, else explored."""
     strategy = run.verdict.recommendation.strategy
-    return [t.id for t in run.trials_of(strategy, "confirm") if t.finished] if strategy else []
+    if not strategy:
+        return None
+    for phase in ("confirm", "explore"):
+        found = [t for t in run.trials_of(strategy, phase) if t.finished]
+        if found:
+            return min(found, key=lambda t: (t.started.fold, t.started.seed))
+    return None

@@ -53,9 +53,13 @@ class Arm:
 
     def to_dict(self) -> dict[str, Any]:
         """As a space file would write the arm."""
-        options = {"strategies": self.strategies, "finalists": self.finalists}
+        options = {
+            "strategies": self.strategies,
+            "finalists": self.finalists,
+            "start": [plain(point) for point in self.start] or None,
+        }
         return {
-            **self.constants,
+            **plain(self.constants),
             **{key: domain.to_dict() for key, domain in self.domains.items()},
             **{key: value for key, value in options.items() if value is not None},
         }
@@ -89,8 +93,8 @@ class Terms:
 
     def defaults(self) -> dict[str, Any]:
         """What the configuration says about the varied keys."""
-        plain = self.config.to_dict()
-        return {key: get_value(plain, key) for key in self.varied}
+        settings = self.config.to_dict()
+        return {key: get_value(settings, key) for key in self.varied}
 
     def documented_default(self) -> dict[str, Any]:
         """As long as the space's trials where all its blocks open, else as documented."""
@@ -192,6 +196,11 @@ class Space:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The space as it is searched, overrides included, for the run's folder."""
-        arms = {a.name: {**a.to_dict(), "start": [dict(s) for s in a.start]} for a in self.arms}
-        return {"name": self.name, **self.constants, "arms": arms}
+        """As a space file that reads back to this space, overrides included."""
+        arms = {arm.name: arm.to_dict() for arm in self.arms}
+        return {"name": self.name, **plain(self.constants), "arms": arms}
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy with lists for tuples, as YAML writes them."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
 from hsf_tune.search.pruner import median_reason
@@ -37,6 +38,7 @@ from hsf_tune.search.trial import OUT_OF_MEMORY, job_to_dict, started_of
 
 RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
 VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
+STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test"}
 Observer = Callable[[Event], None]
 ChooseTest = Callable[[Records], Sequence[Job]]
 
@@ -83,6 +85,11 @@ class Coordinator:
             study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
         self._note_finalists()
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its callbacks for files that nobody reads, and observers hold
+        threads and locks."""
+        return {}
+
     @property
     def state(self) -> State:
         """What the records say, read again after each change."""
@@ -104,6 +111,7 @@ class Coordinator:
             if isinstance(step, Propose):
                 self._propose(step)
             elif isinstance(step, Job):
+                self._note_stage(step)
                 self.running[name] = step
                 return step
             elif isinstance(step, Done) and self._add_test_jobs():
@@ -230,6 +238,12 @@ class Coordinator:
                 if same != [data]:
                     self.record(Note(FINALISTS, f"{arm.name} is explored", data))
 
+    def _note_stage(self, job: Job) -> None:
+        """Say once when exploration, confirmation and test begin."""
+        stage = STAGES[job.split.phase]
+        if not any(n.about == "stage" and n.text == stage for n in self.records.notes):
+            self.record(Note("stage", stage))
+
     def _note_voided_confirmation(self) -> None:
         """More strategies after a look at the confirmation: the report has to say so."""
         notes = [n.about for n in self.records.notes if n.about in (FINALISTS, VOIDED)]
@@ -257,7 +271,7 @@ class Coordinator:
         if name not in self._complaints:
             self._complaints.add(name)
             text = f"{name} failed and may lack events: {type(error).__name__}: {error}"
-            self.records.append(Note("observer_failed", text))
+            self.records.append(Note("warning", text))
 
 
 def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, object]:

@@ -74,7 +74,8 @@ class Domain:
 
     def to_dict(self) -> dict[str, list[Any]]:
         """As it is written in a space file."""
-        return {self.kind: list(self.choices) or [self.low, self.high]}
+        choices = [list(c) if isinstance(c, tuple) else c for c in self.choices]
+        return {self.kind: choices or [self.low, self.high]}
 
     def _between(self, share: float) -> float:
         low, high = self._ends()
@@ -122,7 +123,7 @@ def _choice(where: str, listed: list[Any]) -> Domain:
     return Domain("choice", choices=tuple(_frozen(v) for v in listed))
 
 
-def _range(where: str, kind: Kind, listed: list[Any]) -> Domain:
+def _range(where: str, kind: str, listed: list[Any]) -> Domain:
     numbers = [v for v in listed if isinstance(v, int | float) and not isinstance(v, bool)]
     if len(listed) != 2 or len(numbers) != 2 or not all(math.isfinite(v) for v in numbers):
         raise ConfigError(f"{where}: {kind} is {listed}, expected two numbers [lowest, highest].")
@@ -136,7 +137,9 @@ def _range(where: str, kind: Kind, listed: list[Any]) -> Domain:
         raise ConfigError(f"{where}: int is {listed}; both ends must be whole numbers.")
     if kind == "log" and low <= 0:
         raise ConfigError(f"{where}: log is {listed}; both ends must be above 0. Use float for 0.")
-    return Domain(kind, int(low), int(high)) if kind == "int" else Domain(kind, low, high)
+    if kind == "int":
+        return Domain("int", int(low), int(high))
+    return Domain("log" if kind == "log" else "float", low, high)
 
 
 def _same(a: Any, b: Any) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 from hsf_tune.config import SearchConfig
@@ -46,7 +47,7 @@ class Job:
     split: Split
     seed: int
 
-    @property
+    @cached_property
     def slot(self) -> Slot:
         return Slot(self.split.phase, self.split.fold, self.seed, strategy_key(self.strategy))
 
@@ -271,13 +272,32 @@ def is_explored(plan: RacePlan, state: State, arm: ArmPlan) -> bool:
     return view.explored(arm)
 
 
-def planned_trials(plan: RacePlan) -> int:
-    """How many trials the plan comes to, finalists counted as different from the default."""
-    explore = sum(a.strategies + sum(a.keep) for a in plan.arms)
-    baselines = int(plan.base) + int(not plan.default_arms)
-    confirmed = sum(a.finalists for a in plan.arms) + 1
-    per_fold = confirmed * len(plan.confirm_seeds) + int(plan.base)
-    return explore + baselines + per_fold * len(plan.confirm) + len(plan.test)
+@dataclass(frozen=True)
+class Expected:
+    """What a plan comes to before anything has run.
+
+    Attributes:
+        trials: in all.
+        expected: arm or baseline -> (trials, epochs) of it, confirmation included.
+    """
+
+    trials: int
+    expected: Mapping[str, tuple[int, int]]
+
+
+def expect(plan: RacePlan, max_epochs: int) -> Expected:
+    """Count a plan's trials and epochs, the documented default not among the finalists."""
+    blocks = len(plan.confirm) * len(plan.confirm_seeds)
+    counts = {a.name: a.strategies + sum(a.keep) + a.finalists * blocks for a in plan.arms}
+    expected = {name: (n, n * max_epochs) for name, n in counts.items()}
+    alone = blocks + int(not plan.default_arms)
+    if alone:
+        epochs = plan.default["lightning.max_epochs"]
+        assert isinstance(epochs, int)
+        expected[DEFAULT] = (alone, alone * epochs)
+    if plan.base:
+        expected[BASE] = (1 + len(plan.confirm), 0)
+    return Expected(sum(n for n, _ in expected.values()), expected)
 
 
 @dataclass(frozen=True)
@@ -291,6 +311,8 @@ class _View:
     # What can start, most urgent first.
 
     def interrupted(self) -> Iterator[Job]:
+        if self.state.begun <= self.running:
+            return
         candidates = [*self.baselines(), *self.exploration(), *self.confirmation(), *self.test()]
         for step in candidates:
             if isinstance(step, Job) and step.slot in self.state.begun:

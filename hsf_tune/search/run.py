@@ -28,7 +28,7 @@ from hsf_tune.search.coordinator import (
     finalists_data,
 )
 from hsf_tune.search.interrupt import Interrupt, interrupts
-from hsf_tune.search.race import FAILED, RacePlan, State, make_plan
+from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
 from hsf_tune.search.resources import Capacity, Resources, ray_running, trial_resources
 from hsf_tune.search.study import ArmStudy, open_storage
 from hsf_tune.search.trial import STOP, TRAINER, Workplace
@@ -53,6 +53,15 @@ class SearchOutcome:
     failed_arms: tuple[str, ...]
     finalists: dict[str, object]
     resources: Resources
+
+
+def plan_search(
+    config: Config, space: Space, splits: Splits, *, base_comparable: bool = False
+) -> Expected:
+    """How many trials and epochs `run_search` would run, arm by arm."""
+    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    assert isinstance(config.lightning.max_epochs, int)
+    return expect(plan, config.lightning.max_epochs)
 
 
 def run_search(

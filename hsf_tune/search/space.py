@@ -63,7 +63,7 @@ def build_space(
     where: str,
 ) -> Space:
     """As `load_space`, from what the file `where` holds."""
-    own = {k: v for k, v in content.items() if k not in ("arms", "start")}
+    own = {k: v for k, v in content.items() if k not in ("name", "arms", "start")}
     reader = _Reader(where, config, blocks, fixed)
     constants = reader.constants(own)
     reader = replace(reader, config=reader.configured(constants))
@@ -72,10 +72,10 @@ def build_space(
     varied = tuple(sorted({key for arm in arms for key in (*arm.domains, *arm.constants)}))
     terms = Terms(reader.config, blocks, varied)
     default = terms.documented_default()
-    start = reader.start_points(content.get("start"))
+    start = reader.start_points("", content.get("start"))
     arms = [reader.completed(arm, terms, start, default) for arm in arms]
     reader.refuse_twins(arms, terms)
-    return Space(name, tuple(arms), constants, terms, default)
+    return Space(str(content.get("name", name)), tuple(arms), constants, terms, default)
 
 
 @dataclass(frozen=True)
@@ -140,17 +140,17 @@ class _Reader:
                 self._check_value(arm, key, value)
         return domains, constants
 
-    def start_points(self, listed: Any) -> list[dict[str, Any]]:
+    def start_points(self, arm: str, listed: Any) -> list[dict[str, Any]]:
         """The start points, without the keys that the user fixed."""
         if listed is None:
             return []
         if not isinstance(listed, list) or not all(isinstance(p, Mapping) for p in listed):
-            raise ConfigError(f"{self.where}, start: expected a list of keys with their values.")
+            raise ConfigError(f"{self.at(arm, 'start')}: expected a list of keys with values.")
         for point in listed:
-            self._check_keys("start", point)
+            self._check_keys(arm, point)
             for key, value in point.items():
-                self._check_searchable("start", key)
-                self._check_value("start", key, value)
+                self._check_searchable(arm, key)
+                self._check_value(arm, key, value)
         return [{k: v for k, v in point.items() if k not in self.fixed} for point in listed]
 
     def completed(
@@ -164,7 +164,7 @@ class _Reader:
                 f" {self.config.lightning.max_epochs} epochs of {MAX_EPOCHS}. Expected"
                 " (depth + 1) x unfreeze_frequency of at most that for some of them."
             )
-        points = [terms.fitted(arm, point) for point in start]
+        points = [terms.fitted(arm, point) for point in (*arm.start, *start)]
         documented = terms.fitted(arm, {k: v for k, v in default.items() if k != MAX_EPOCHS})
         if documented is not None and terms.strategy(arm, documented) == default:
             points.insert(0, documented)
@@ -193,9 +193,17 @@ class _Reader:
             )
         if not isinstance(keys, Mapping):
             raise ConfigError(f"{self.at(name)} holds {keys!r}, expected keys with their values.")
-        options = {option: self._count(name, option, keys.get(option)) for option in ARM_OPTIONS}
-        own = {k: v for k, v in keys.items() if k not in ARM_OPTIONS}
-        return self._with_depths(Arm(name, *self.settings(name, own, shared), **options))
+        own = {k: v for k, v in keys.items() if k not in (*ARM_OPTIONS, "start")}
+        domains, constants = self.settings(name, own, shared)
+        arm = Arm(
+            name,
+            domains,
+            constants,
+            start=tuple(self.start_points(name, keys.get("start"))),
+            strategies=self._count(name, "strategies", keys.get("strategies")),
+            finalists=self._count(name, "finalists", keys.get("finalists")),
+        )
+        return self._with_depths(arm)
 
     def _with_depths(self, arm: Arm) -> Arm:
         """-1 turned into a number, and no depth beyond the network's blocks."""

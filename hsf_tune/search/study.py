@@ -12,6 +12,7 @@ import itertools
 import json
 import math
 import random
+import sqlite3
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -34,7 +35,7 @@ from hsf_tune.records import TrialRecord
 from hsf_tune.search.arms import Arm, Terms
 from hsf_tune.search.domain import Domain
 
-ATTEMPTS = 50  # suggestions that repeat or don't fit, before one is drawn at random
+ATTEMPTS = 30  # suggestions that repeat or don't fit, before one is drawn at random
 DRAWS = 2000  # random draws before an arm counts as exhausted
 _TRIAL, _STRATEGY, _REASON = "trial", "strategy", "reason"  # user attributes
 
@@ -96,6 +97,8 @@ class ArmStudy:
             known: strategy key -> first-fold Dice of what the arm proposed before (None where
                 it still runs, -inf where it failed). A repetition is answered from it.
         """
+        if self.arm.size is not None and len(known) >= self.arm.size:
+            return None
         for attempt in range(ATTEMPTS + 1):
             if attempt == ATTEMPTS or self._search.sampler == "grid":
                 self._enqueue_unseen(number, known)
@@ -238,12 +241,19 @@ class ArmStudy:
 
 
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
-    """Open or create `optuna.db`. SQLite: on a disk that can lock, and by one process only."""
+    """Open or create `optuna.db`. SQLite: on a disk that can lock, and by one process only.
+
+    It does not wait for the disk: what a power cut may take is rebuilt from the records.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna.storages.RDBStorage(
-        f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
-    )
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(path, timeout=60, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    return optuna.storages.RDBStorage(f"sqlite:///{path}", engine_kwargs={"creator": connect})
 
 
 def _seed(seed: int, arm: str, number: int) -> int:

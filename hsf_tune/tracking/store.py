@@ -57,6 +57,7 @@ class _Run:
     status: str = "RUNNING"
     last_epoch: int = -1
     described: bool = False  # parameters and tags
+    reason: str = ""
     sent: str = ""  # time of the end whose points and artifacts are complete
     ended: str = ""  # time of the end whose points and status are there
 
@@ -67,7 +68,7 @@ class MlflowStore:
     Args:
         config: where MLflow is, and the experiment's name.
         folder: the run's folder; artifacts are named relative to it.
-        name: of the parent run.
+        name: of the parent run, or of the only one.
         nested: one parent with a child a trial; without it every trial stands alone.
     """
 
@@ -130,9 +131,10 @@ class MlflowStore:
             tags[EPOCH_TAG] = str(max(p.step for p in points))
         if ended is not None and run.ended != repr(ended.time):
             points += final_points(record)
-            tags[REASON_TAG] = ended.reason or ""
-        elif ended is None and (interrupted or run.status != "RUNNING"):
-            tags[REASON_TAG] = "the search was interrupted" if interrupted else ""
+        waiting = "the search was interrupted" if interrupted else ""
+        reason = waiting if ended is None else ended.reason or ""
+        if reason != run.reason:
+            tags[REASON_TAG] = run.reason = reason
         params = {} if run.described else params_of(record.started)
         self._log(run.id, points, params, tags)
         run.described = True
@@ -195,7 +197,8 @@ class MlflowStore:
             tags = {**tags_of(started), KIND_TAG: "trial", TRIAL_TAG: started.trial}
             if self.nested:
                 tags["mlflow.parentRunId"] = self._parent().id
-            run = self._create(started.trial, started.trial, tags, started.time)
+            name = started.trial if self.nested else self.name
+            run = self._create(started.trial, name, tags, started.time)
         return run
 
     def _parent(self) -> _Run:
@@ -301,6 +304,7 @@ def _known(run: Any) -> _Run:
         status=run.info.status,
         last_epoch=int(tags.get(EPOCH_TAG, -1)),
         described=bool(run.data.params),
+        reason=tags.get(REASON_TAG, ""),
         sent=sent,
         ended=sent,
     )

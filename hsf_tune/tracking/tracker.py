@@ -27,7 +27,7 @@ RUN_FILES = (
     "report.json", "scores.csv", "trials.csv",
 )  # fmt: skip
 PARENT_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-PAUSE_S, LONGEST_PAUSE_S = 0.2, 30.0  # between two rounds; it doubles from failure to failure
+PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two rounds; it doubles from failure to failure
 CLOSING_PAUSE_S = 0.5
 STRIKES = 3  # refusals by a server that answers, after which a trial is set aside
 
@@ -38,7 +38,7 @@ class MlflowTracker:
     Args:
         config: where MLflow is, the experiment, and whether it is required at the start.
         folder: the run's folder; its `trials.jsonl` holds an event before it comes here.
-        name: of the parent run; the folder's name by default.
+        name: of the parent run, or of the only one; the folder's name by default.
         nested: a parent run with one child a trial; False where there is one trial only.
         say: called, mostly from the thread, with a sentence for the user.
     """
@@ -164,7 +164,7 @@ class MlflowTracker:
             if self._trouble is None and self._tried.is_set() and not self._stopped.is_set():
                 self._say(_away(self.config.uri, error))
             self._trouble = error
-            self._pause_s = min(max(1.0, 2 * self._pause_s), LONGEST_PAUSE_S)
+            self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
         else:
             if self._trouble is not None:
                 self._say(f"MLflow at {self.config.uri} is back and has everything up to here.")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ def gather(
     trials: Iterable[TrialRecord],
     documented_default: Mapping[str, Any] | None = None,
     phase: str = "confirm",
+    members: Mapping[str, Collection[str]] | None = None,
 ) -> Confirmation:
     """Arrange the finished trials of the confirmation (or of the test).
 
@@ -108,6 +109,8 @@ def gather(
         documented_default: its canonical strategy, where it may also be a finalist of an
             arm: then its trials ran once and serve as both.
         phase: "confirm" or "test".
+        members: arm -> identities of its finalists; a strategy that two arms hand on is run
+            once and counts for both. None: a trial counts for the arm it carries.
     """
     done = [t for t in trials if t.started.phase == phase and t.finished]
     rows = {t.id: subject_means(t.ended.scores if t.ended else ()) for t in done}
@@ -119,7 +122,7 @@ def gather(
         by_role.setdefault((_role(t), identity(t.started.strategy)), []).append(t)
     made = [_confirmed(*role, found, subjects, seeds) for role, found in sorted(by_role.items())]
     made = [c for c in made if not np.isnan(c.dice).all()]
-    finalists, dropped = _complete_finalists([c for c in made if c.arm not in (BASE, DEFAULT)])
+    finalists, dropped = _complete_finalists(_by_arm(made, members))
     return Confirmation(
         subjects=subjects,
         seeds=seeds,
@@ -201,6 +204,16 @@ def _spread(cells: Floats) -> Floats:
     sums, counts = np.where(known, cells, 0).sum(axis=1), known.sum(axis=1)
     means = np.divide(sums, counts, out=np.full(len(cells), np.nan), where=counts > 0)
     return np.repeat(means[:, None], cells.shape[1], axis=1)
+
+
+def _by_arm(
+    made: list[Confirmed], members: Mapping[str, Collection[str]] | None
+) -> list[Confirmed]:
+    if members is None:
+        return [c for c in made if c.arm not in (BASE, DEFAULT)]
+    return [
+        replace(c, arm=arm) for arm, keys in members.items() for c in made if c.key in set(keys)
+    ]
 
 
 def _complete_finalists(

@@ -115,20 +115,21 @@ def test_the_score_that_ranks_is_the_last_epochs(config, tmp_path):
 
 
 def test_learning_is_real(config, tmp_path):
-    """Balls of plain intensity are learnt from random weights: Dice well above the start's."""
+    """Nested balls of plain intensity are learnt from random weights by a network of 2 channels."""
     spec = spec_of(
         config,
         finetuning__mode="full",
         finetuning__depth=7,
         finetuning__unfreeze_frequency=1,
-        lightning__max_epochs=24,
+        lightning__max_epochs=12,
         models__lr=3e-2,
         lightning__accumulate_grad_batches=1,
     )
     ended, events = run(config, spec, tmp_path / "t")
     losses = [e.metrics["train_loss"] for e in events if isinstance(e, EpochEnded)]
+    dice = [e.metrics["val_dice"] for e in events if isinstance(e, EpochEnded)]
     assert losses[-1] < 0.75 * losses[0]
-    assert ended.dice > 0.6
+    assert ended.dice > dice[0] + 0.2
 
 
 class Killed(Exception):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 import yaml
@@ -175,6 +176,7 @@ def write_run(
     searched = Searched(n_subjects, arms, seed)
     config = config_from_dict(
         {
+            "store": {"path": str(folder / "store")},
             "datasets": {
                 "main_path": main_path,
                 "datasets": {
@@ -192,7 +194,7 @@ def write_run(
                         "labels_names": dict(enumerate(LABELS, start=1)),
                     }
                 },
-            }
+            },
         }
     )
     records = Records(folder)
@@ -242,4 +244,49 @@ def explored_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A search that was not confirmed."""
     folder = tmp_path_factory.mktemp("runs") / "explored"
     write_run(folder, confirm=False)
+    return folder
+
+
+def manual_labels(seed: int) -> np.ndarray:
+    """(24, 20, 22) five slabs of labels in a box."""
+    labels = np.zeros((24, 20, 22), dtype=np.uint8)
+    for i in range(5):
+        labels[4 + 3 * i : 7 + 3 * i, 5:15, 6:16] = i + 1
+    labels[4:7, 5:6, 6:16] = seed % 2
+    return labels
+
+
+@pytest.fixture(scope="session")
+def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A confirmed search whose images are there and whose finalists' predictions were kept.
+
+    In sub-03's left case a block of 4 x 4 x 3 voxels was drawn as background where all
+    finalists see CA3 (far from CA3's border); elsewhere they predict the manual labels.
+    """
+    root = tmp_path_factory.mktemp("images")
+    folder = root / "run"
+    searched = write_run(
+        folder, n_subjects=6, arms=("encoder", "decoder"), main_path=str(root / "data")
+    )
+    rng = np.random.default_rng(0)
+    predicted = {}
+    for i, subject in enumerate(searched.subjects):
+        place = root / "data" / "demo" / subject.split("/")[1]
+        place.mkdir(parents=True)
+        for side in ("left", "right"):
+            labels = manual_labels(i)
+            image = labels * 10.0 + rng.normal(0, 2, labels.shape)
+            affine = np.diag([0.5, 0.5, 0.8, 1.0])
+            nib.save(nib.Nifti1Image(image.astype(np.float32), affine), place / f"{side}.nii.gz")
+            nib.save(nib.Nifti1Image(labels, affine), place / f"{side}_seg.nii.gz")
+            case = f"{subject.replace('/', '--')}--{side}"
+            predicted[case] = labels.copy()
+            if (i, side) == (2, "left"):
+                predicted[case][8:12, 14:18, 18:21] = 4
+    for trial in Records(folder).trials.values():
+        if trial.started.phase == "confirm" and trial.started.strategy:
+            kept = folder / "checkpoints" / trial.id
+            kept.mkdir(parents=True)
+            cases = {s.case for s in trial.ended.scores}
+            np.savez_compressed(kept / "predictions.npz", **{c: predicted[c] for c in cases})
     return folder

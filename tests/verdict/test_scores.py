@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from hsf_tune.records import Score, TrialEnded, TrialRecord, TrialStarted
-from hsf_tune.verdict.scores import gather, gather_exploration, subjects_of_fold_1
+from hsf_tune.verdict.scores import (
+    gather,
+    gather_exploration,
+    identity,
+    subjects_of_fold_1,
+)
 
 ENCODER = {"finetuning.mode": "encoder", "models.lr": 1e-3}
 DECODER = {"finetuning.mode": "decoder", "models.lr": 1e-3}
@@ -49,6 +54,23 @@ def test_a_default_that_is_also_a_finalist_serves_as_both(make_trial):
     found = gather(trials, documented_default=dict(reversed(DECODER.items())))
     assert found.default is found.finalists["decoder"][0]
     assert gather(trials).default is None
+
+
+def test_a_strategy_that_two_arms_hand_on_counts_for_both(make_trial):
+    """It ran once, under the arm that was first; what an arm did not hand on is left out."""
+    other = {**ENCODER, "models.lr": 5e-3}
+    found = gather(
+        [
+            make_trial("encoder", ENCODER, {"d/s1": 0.8}),
+            make_trial("encoder", other, {"d/s1": 0.7}),
+        ],
+        members={"encoder": [identity(ENCODER)], "wide": [identity(ENCODER)]},
+    )
+    assert {arm: [c.arm for c in f] for arm, f in found.finalists.items()} == {
+        "encoder": ["encoder"],
+        "wide": ["wide"],
+    }
+    assert found.finalists["wide"][0].strategy == ENCODER
 
 
 def test_other_phases_and_unfinished_trials_are_passed_over(make_trial):

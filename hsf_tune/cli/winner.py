@@ -1,0 +1,94 @@
+"""Write down the strategy to use, with all that repeats the trial that explored it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hsf_tune.cli.prepare import Prepared, versions
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Split
+from hsf_tune.finetuning.fit import TrialSpec, place
+from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
+from hsf_tune.records import Records, TrialEnded, TrialRecord
+
+BEST = "best_strategy.yaml"
+
+
+def write_recommended(
+    folder: Path,
+    prepared: Prepared,
+    config: Config,
+    records: Records,
+    splits: Mapping[int, Split],
+    recommendation: Mapping[str, Any],
+    threads: int,
+) -> bool:
+    """Save the recommended strategy with its trial on the lowest fold of the exploration.
+
+    Args:
+        splits: exploration fold -> split.
+        recommendation: of the report: strategy, arm and reason.
+
+    Returns:
+        Whether there was such a trial.
+    """
+    strategy = recommendation.get("strategy")
+    found = sorted(_explored(records, strategy or {}), key=lambda r: r.started.fold)
+    if not strategy or not found:
+        return False
+    record = found[0]
+    started = record.started
+    spec = TrialSpec(
+        started.trial, "explore", started.arm, strategy, splits[started.fold], started.seed
+    )
+    assert record.ended is not None
+    reason = str(recommendation["reason"])
+    save_trial(folder, prepared, config, spec, record.ended, threads, reason)
+    return True
+
+
+def save_trial(
+    folder: Path,
+    prepared: Prepared,
+    config: Config,
+    spec: TrialSpec,
+    ended: TrialEnded,
+    threads: int,
+    reason: str,
+) -> None:
+    """Write `best_strategy.yaml` for one trial; `finetune.py strategy=FILE` repeats it."""
+    placement = place(config, threads)
+    save_strategy(
+        folder / BEST,
+        SavedStrategy(
+            strategy=dict(spec.strategy),
+            config=config.to_dict(),
+            split=spec.split,
+            seed=spec.seed,
+            threads=threads,
+            precision=placement.precision,
+            base_name=prepared.base.name,
+            base_sha256=prepared.base.sha256,
+            dataset_key=prepared.store.key,
+            arm=spec.arm,
+            trial=spec.trial,
+            explored_dice=ended.dice,
+            reason=reason,
+            origin=versions() | {"accelerator": placement.accelerator},
+        ),
+    )
+
+
+def best_strategy_hint(folder: Path) -> str:
+    """The command that repeats the winner, as seen from the working directory."""
+    return f"python finetune.py strategy={os.path.relpath(folder / BEST)}"
+
+
+def _explored(records: Records, strategy: Mapping[str, Any]) -> Iterator[TrialRecord]:
+    for record in records.trials.values():
+        same = strategy_key(record.started.strategy) == strategy_key(strategy)
+        if record.finished and record.started.phase == "explore" and same:
+            yield record

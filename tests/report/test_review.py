@@ -1,0 +1,52 @@
+"""Labels to look at again, from real images and kept predictions."""
+
+import base64
+from dataclasses import replace
+
+import pytest
+from plotly.offline import get_plotlyjs
+
+from hsf_tune.report import read_run, write_report
+from hsf_tune.report.review import review
+
+
+@pytest.fixture(scope="module")
+def found(run_with_images):
+    return review(read_run(run_with_images))
+
+
+def test_the_place_where_all_finalists_contradict_the_label_is_found(found):
+    """48 voxels of 0.5 x 0.5 x 0.8 mm are 9.6 mm3; the axial slices hold most of it each."""
+    (place,) = found.places
+    assert place.case == "demo--sub-03--left"
+    assert (place.agreed, place.manual) == ("CA3", "background")
+    assert place.volume_mm3 == pytest.approx(48 * 0.5 * 0.5 * 0.8)
+    assert (place.axis, place.index) == (2, 18)
+
+
+def test_places_and_the_best_and_worst_case_are_drawn(found):
+    """PNG files, with captions that name the case."""
+    assert "sub-03--left, axial slice 18: all finalists see CA3" in found.place_pictures[0].caption
+    best, worst = found.case_pictures
+    assert best.caption.startswith("Best case of the winner: demo--sub-")
+    assert worst.caption.startswith("Worst case of the winner: demo--sub-")
+    for picture in (*found.place_pictures, best, worst):
+        assert base64.b64decode(picture.png_base64).startswith(b"\x89PNG")
+
+
+def test_the_pictures_are_inside_the_page(run_with_images):
+    """A page that is mailed to a colleague keeps them."""
+    html = write_report(run_with_images).html.read_text().replace(get_plotlyjs(), "")
+    assert html.count('src="data:image/png;base64,') == 3
+
+
+def test_images_that_are_gone_are_said_not_raised(run_with_images, tmp_path):
+    """A report can be made on another machine."""
+    run = read_run(run_with_images)
+    elsewhere = run.config.with_values({"datasets.main_path": str(tmp_path)})
+    assert "can't be read here" in review(replace(run, config=elsewhere)).missing
+
+
+def test_without_kept_predictions_the_page_says_so(finished_run):
+    """Older runs, or cleaned ones."""
+    assert "No predictions" in review(read_run(finished_run)).missing

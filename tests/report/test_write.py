@@ -1,0 +1,217 @@
+"""What is written, from which records."""
+
+import json
+import time
+
+import jsonschema
+import pytest
+from PIL import Image
+from plotly.offline import get_plotlyjs
+
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
+from hsf_tune.report import read_run, write_report
+from hsf_tune.report.summary import schema
+
+ARM_FIELDS = {
+    "trials", "epochs", "seconds", "parameters_trained", "explored_dice", "confirmed_dice_mean",
+    "confirmed_dice_ci95", "n_subjects",
+}  # fmt: skip
+SECTIONS = (
+    "Arms and baselines", "How sure", "How the finalists learned", "The search", "Label by label",
+    "Volumes", "Labels to look at again", "Data", "To repeat it",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(finished_run):
+    return write_report(finished_run)
+
+
+def test_json_holds_verdict_arms_differences_and_baselines(report, finished_run):
+    """The file on disk, read as a program would, with the fields that users are promised."""
+    found = json.loads((finished_run / "report.json").read_text())
+    jsonschema.Draft202012Validator(schema()).validate(found)
+    assert found["verdict"]["status"] == "winner"
+    assert found["verdict"]["arm"] == "encoder"
+    assert set(found["arms"]) == {"encoder", "decoder", "full", "head"}
+    assert all(set(fields) == ARM_FIELDS for fields in found["arms"].values())
+    assert set(found["baselines"]) == {"base", "documented_default"}
+    assert found["test"] is None
+    assert {"between", "claim", "mean", "ci95", "ci90", "p_value", "n_subjects"} <= set(
+        found["differences"][0]
+    )
+    assert found["recommendation"]["strategy"]["finetuning.mode"] == "encoder"
+
+
+def test_an_arms_costs_are_counted_over_all_its_trials(report, finished_run):
+    """8 + 6 + 3 + 3 explored and 3 finalists x 5 folds x 2 seeds, 20 epochs each."""
+    fields = report.summary["arms"]["encoder"]
+    assert fields["trials"] == 20 + 30
+    assert fields["epochs"] == 50 * 20
+    trials = Records(finished_run).trials.values()
+    seconds = sum(t.ended.seconds for t in trials if t.started.arm == "encoder")
+    assert fields["seconds"] == pytest.approx(seconds, abs=0.01)
+
+
+def test_page_holds_the_sentences_and_every_section(report):
+    """Escaped text, nothing loaded from elsewhere."""
+    html = report.html.read_text().replace(get_plotlyjs(), "")
+    assert report.verdict.sentence in html
+    assert report.verdict.recommendation.reason in html
+    for heading in SECTIONS:
+        assert f">{heading}</h2>" in html
+    assert "<thick>" not in html
+    assert "&lt;thick&gt;" in html
+    assert 'src="http' not in html
+    assert 'href="http' not in html
+
+
+def test_page_names_the_commands_that_repeat_the_run(report):
+    """The command as it was typed, and what to do with the winner."""
+    html = report.html.read_text()
+    assert "python tune.py --space default" in html
+    assert "best_strategy.yaml" in html
+    assert "scripts/export.py" in html
+    assert "2.13.0" in html
+    assert "ab" * 32 in html
+
+
+def test_writing_takes_seconds(finished_run):
+    """A promise of 20 s, for some 170 trials."""
+    started = time.perf_counter()
+    write_report(finished_run)
+    assert time.perf_counter() - started < 20
+
+
+def test_a_search_that_was_not_confirmed_has_a_report(explored_run):
+    """Status, recommendation and what is missing; the schema holds."""
+    found = write_report(explored_run).summary
+    assert found["verdict"] == {
+        "status": "not_confirmed",
+        "arm": None,
+        "sentence": "Not confirmed: the strategies were explored but not confirmed on new folds,"
+        " so which arm is better is not known.",
+    }
+    assert found["recommendation"]["strategy"]
+    assert found["differences"] == []
+    assert found["arms"]["encoder"]["confirmed_dice_mean"] is None
+    assert found["arms"]["encoder"]["explored_dice"] == pytest.approx(0.8, abs=0.05)
+
+
+def test_a_run_with_nothing_in_it_has_a_report(tmp_path, run_writer):
+    """A user may look in the first minute."""
+    run_writer(tmp_path / "new", explore=False, confirm=False)
+    report = write_report(tmp_path / "new")
+    assert "No strategy has been explored yet." in report.html.read_text()
+
+
+def test_failed_and_running_trials_do_not_disturb(tmp_path, run_writer):
+    """They are listed, with their reason, and counted."""
+    run_writer(tmp_path / "r", n_subjects=8, confirm=False, arms=("encoder", "decoder"))
+    records = Records(tmp_path / "r")
+    strategy = {"finetuning.mode": "encoder", "finetuning.depth": 1, "models.lr": 1.0,
+                "finetuning.unfreeze_frequency": 1, "lightning.max_epochs": 20}  # fmt: skip
+    for name in ("broken", "running"):
+        records.append(TrialStarted(name, "explore", "encoder", strategy, 1, 42, 20, [], []))
+    records.append(TrialEnded("broken", "failed", reason="Diverged: the loss became NaN"))
+    report = write_report(tmp_path / "r")
+    assert "broken: failed, Diverged: the loss became NaN" in report.html.read_text()
+    assert report.summary["arms"]["encoder"]["trials"] == 20 + 2
+
+
+def test_a_finetuning_run_has_a_report(tmp_path, run_writer):
+    """One trial, no arms: curves and scores, nothing to compare."""
+    searched = run_writer(tmp_path / "f", explore=False, confirm=False, arms=())
+    strategy = {"finetuning.mode": "decoder", "finetuning.depth": 1, "models.lr": 1e-3,
+                "finetuning.unfreeze_frequency": 4, "lightning.max_epochs": 20}  # fmt: skip
+    searched.gains[json.dumps(strategy, sort_keys=True)] = 0.0
+    events = searched.trial("finetune", "", strategy, "finetune", 1, 42, searched.subjects[:3])
+    Records(tmp_path / "f").extend(events)
+    assert write_report(tmp_path / "f").verdict.status == "not_confirmed"
+
+
+def test_pictures_to_paste_are_written_as_png(report, explored_run):
+    """Real images of a laptop's width; only the race where nothing was confirmed."""
+    assert [p.name for p in report.pictures] == [
+        "differences.png",
+        "confirmed_dice.png",
+        "race.png",
+    ]
+    for path in report.pictures:
+        with Image.open(path) as picture:
+            assert picture.width == 1210
+    assert [p.name for p in write_report(explored_run).pictures] == ["race.png"]
+
+
+def test_the_best_trial_is_one_of_the_recommended_strategy(report):
+    """What best_strategy.yaml repeats: the confirmation's fold 1 with the first seed."""
+    started = report.best_trial.started
+    assert dict(started.strategy) == report.summary["recommendation"]["strategy"]
+    assert (started.phase, started.fold, started.seed) == ("confirm", 1, 42)
+
+
+def test_what_the_search_noted_against_itself_is_a_warning(tmp_path, run_writer):
+    """Strategies added after a look at the confirmation; a search that was cut short."""
+    run_writer(tmp_path / "v", n_subjects=8, arms=("encoder", "decoder"))
+    records = Records(tmp_path / "v")
+    records.append(Note("confirmation_voided", "more strategies were asked for"))
+    records.append(Note("time_budget", "the time budget is used up after 90 trials"))
+    warnings = write_report(tmp_path / "v").verdict.warnings
+    assert "The search is not finished: the time budget is used up after 90 trials." in warnings
+    assert any("no longer independent" in w for w in warnings)
+
+
+def test_finalists_are_those_that_the_search_noted(tmp_path, run_writer):
+    """The last note of an arm counts; a strategy confirmed earlier is left out."""
+    searched = run_writer(tmp_path / "n", n_subjects=8, arms=("encoder", "decoder"))
+    run = read_run(tmp_path / "n")
+    kept = run.finalists["encoder"][:2]
+    data = {"arm": "encoder", "finalists": [{"number": 1, "strategy": s} for s in kept]}
+    Records(tmp_path / "n").append(Note("finalists", data=data))
+    decoders = [{"number": 1, "strategy": s} for s in run.finalists["decoder"]]
+    Records(tmp_path / "n").append(
+        Note("finalists", data={"arm": "decoder", "finalists": decoders})
+    )
+    assert len(searched.strategies["encoder"]) == 8
+    again = read_run(tmp_path / "n")
+    assert again.finalists["encoder"] == kept
+    assert len(again.confirmation.finalists["decoder"]) == 3
+
+
+def test_the_test_set_is_reported_apart(tmp_path, run_writer):
+    """Scores of phase `test` never enter the verdict."""
+    searched = run_writer(tmp_path / "t", n_subjects=10, arms=("encoder", "decoder"))
+    before = read_run(tmp_path / "t").verdict.differences
+    strategy = searched.strategies["encoder"][0]
+    searched.subjects = [f"demo/test-{i}" for i in range(3)]
+    searched.difficulty = dict.fromkeys(searched.subjects, 0.5)
+    events = searched.trial("test", "encoder", strategy, "test-1", 1, 42, searched.subjects)
+    Records(tmp_path / "t").extend(events)
+    report = write_report(tmp_path / "t")
+    assert report.summary["test"]["n_subjects"] == 3
+    assert report.summary["test"]["strategies"][0]["dice_mean"] < 0.7
+    assert [d.mean for d in report.verdict.differences] == [d.mean for d in before]
+
+
+def test_two_searches_are_compared_side_by_side(finished_run, explored_run):
+    """One page; the other folder is only read."""
+    before = {p: p.stat().st_mtime_ns for p in explored_run.iterdir()}
+    html = write_report(finished_run, [explored_run]).html.read_text()
+    assert ">Compared with other searches</h2>" in html
+    assert ">explored</td>" in html
+    assert {p: p.stat().st_mtime_ns for p in explored_run.iterdir()} == before
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    """Where, what was expected, what to do."""
+    with pytest.raises(HsfTuneError, match=r"holds no run.*outputs/NAME"):
+        write_report(tmp_path)
+
+
+def test_the_schema_refuses_an_unknown_status(report):
+    """It would not be a schema otherwise."""
+    broken = json.loads(json.dumps(report.summary))
+    broken["verdict"]["status"] = "maybe"
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(broken, schema())
