@@ -76,11 +76,12 @@ def _models(
 def _register(config: Config, folder: Path, exported: Exported, console: Console) -> None:
     """MLflow is a view: what it refuses is said, and the folder stays as it is."""
     try:
-        version = register(config.tracking, folder, [f.path for f in exported.files], exported.folder)
+        models = [f.path for f in exported.files]
+        registered = register(config.tracking, folder, models, exported.folder)
     except HsfTuneError as error:
         console.print(f"[yellow]Note:[/] {error}", highlight=False)
         return
-    console.print(f"MLflow: models:/{version.name}@{version.alias}", highlight=False)
+    console.print(f"MLflow: {registered.uri} (version {registered.version})", highlight=False)
 
 
 def _print_result(exported: Exported, seconds: float, console: Console) -> None:

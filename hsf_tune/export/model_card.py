@@ -72,7 +72,7 @@ def _data(run: FinishedRun, models: Sequence[TrainedModel]) -> list[str]:
     return [
         *rows,
         f"- {each} on {counts} subjects; {len(test) or 'no'} subjects are locked away as a test set.",
-        f"- Fingerprint of images and labels: {run.dataset.get('key', saved_unknown)}",
+        f"- Fingerprint of images and labels: {run.dataset.get('key', 'unknown')}",
         f"- Population, scanners, consent: {FILL_IN}",
     ]
 
