@@ -102,7 +102,7 @@ def compose_config(
         first, key = str(error).splitlines()[0], getattr(error, "full_key", "") or "A value"
         raise ConfigError(f"{key} can't be filled in: {first}.") from None
     assert isinstance(plain, dict)
-    _make_paths_absolute(plain)
+    make_paths_absolute(plain)
     return config_from_dict(plain), saved
 
 
@@ -256,8 +256,8 @@ def _parsed(word: str) -> tuple[str, Any]:
         ) from None
 
 
-def _make_paths_absolute(plain: dict[str, Any]) -> None:
-    """So that workers in other folders, and later runs, find the same files."""
+def make_paths_absolute(plain: dict[str, Any]) -> None:
+    """Make `datasets.main_path` absolute: workers in other folders, and later runs, find it."""
     datasets = plain.get("datasets")
     main_path = datasets.get("main_path") if isinstance(datasets, dict) else None
     if isinstance(datasets, dict) and isinstance(main_path, str) and main_path != REQUIRED:

@@ -95,7 +95,7 @@ def run_search(
     interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
-    with _locked(folder), ray_running(config.search), interrupts(interrupt):
+    with locked(folder), ray_running(config.search), interrupts(interrupt):
         resources = resources or trial_resources(config.search)
         coordinator = Coordinator(
             plan=plan,
@@ -202,7 +202,7 @@ def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """One search a folder at a time; the lock goes with the process that holds it."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
