@@ -101,9 +101,7 @@ def check(folder: Path, mri: Path) -> list[str]:
         assert (values == values.round()).all()
         voxel_mm3 = float(np.prod(segmentation.header.get_zooms()[:3]))
         found = ", ".join(
-            f"{int(v)}: {n * voxel_mm3:.0f} mm3"
-            for v, n in zip(values, counts, strict=True)
-            if v
+            f"{int(v)}: {n * voxel_mm3:.0f} mm3" for v, n in zip(values, counts, strict=True) if v
         )
         lines.append(f"{side}: {segmentation.shape} voxels as the MRI, labels {found or 'none'}")
     return lines
