@@ -377,6 +377,11 @@ def _sentences(error: ValidationError) -> Iterable[str]:
             )
         elif kind in ("missing", "missing_argument"):
             text = f"{key} is missing; it has no default. Add it."
+        elif kind == "dataclass_type":
+            valid = ", ".join(_valid_keys(path))
+            text = f"{key} is {item['input']!r}; expected a group of keys: {valid}."
+        elif path and path[-1] == "[key]":
+            text = f"{'.'.join(path[:-2])}: '{item['input']}' as a key: {item['msg'].lower()}."
         elif kind == "literal_error":
             found = item["input"]
             text = f"{key} is {found!r}; expected {context['expected']}."

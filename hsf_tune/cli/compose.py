@@ -96,7 +96,11 @@ def compose_config(
             _set(tree, key, value)
     if saved is not None and "seed" not in overrides.values:
         _set(tree, "seed", saved.seed)
-    plain = OmegaConf.to_container(tree, resolve=True)
+    try:
+        plain = OmegaConf.to_container(tree, resolve=True)
+    except OmegaConfBaseException as error:
+        first, key = str(error).splitlines()[0], getattr(error, "full_key", "") or "A value"
+        raise ConfigError(f"{key} can't be filled in: {first}.") from None
     assert isinstance(plain, dict)
     _make_paths_absolute(plain)
     return config_from_dict(plain), saved
@@ -171,15 +175,16 @@ def _dataset_file(choice: str | None, config_dir: Path | None) -> Path | None:
 def _read_dataset(path: Path) -> DictConfig:
     """A dataset's own file; a relative main_path in it is relative to its folder."""
     try:
-        tree = OmegaConf.load(path)
+        text = path.read_text(encoding="utf-8")
+        _refuse_repeated_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
+        tree = OmegaConf.create(text)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError(
-            f"{path}{line}: not valid YAML ({error.problem}). Mend that line."
-        ) from None
-    except (OSError, UnicodeDecodeError, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} can't be read as YAML: {error}") from None
+        raise ConfigError(_where_it_breaks(path, error)) from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
+    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"{path} can't be read as YAML: {first}") from None
     if not isinstance(tree, DictConfig) or not tree:
         raise ConfigError(f"{path} holds no keys. Expected main_path, datasets, ... at its top.")
     main_path = tree.get("main_path") if not OmegaConf.is_missing(tree, "main_path") else None
@@ -188,12 +193,45 @@ def _read_dataset(path: Path) -> DictConfig:
     return tree
 
 
+def _where_it_breaks(path: Path, error: yaml.MarkedYAMLError) -> str:
+    """File and line; also where an unclosed quote or bracket was opened."""
+    mark, opened = error.problem_mark, error.context_mark
+    line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    since = ""
+    if mark and opened and opened.line != mark.line:
+        since = f" {error.context} that begins on line {opened.line + 1}"
+    return f"{path}{line}: not valid YAML ({error.problem}{since}). Mend that line."
+
+
+def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
+    """YAML readers keep the last of two equal keys without a word; of labels, too."""
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _refuse_repeated_keys(path, item)
+    if not isinstance(node, yaml.MappingNode):
+        return
+    first: dict[str, int] = {}
+    for key, value in node.value:
+        line = key.start_mark.line + 1
+        if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
+            raise ConfigError(
+                f"{path}, line {line}: the key {key.value} is here a second time (first on line"
+                f" {first[key.value]}). Remove one of the two."
+            )
+        _refuse_repeated_keys(path, value)
+
+
 def _spread_hints(tree: DictConfig) -> None:
     """Move a dataset's suggestions for other groups to where they belong."""
     for group in HINTS:
         hint = tree.datasets.pop(group, None)
-        if hint is not None:
-            tree[group] = OmegaConf.merge(tree[group], hint)
+        if hint is None:
+            continue
+        if not isinstance(hint, DictConfig):
+            raise ConfigError(
+                f"{group} in the dataset's YAML is {hint!r}; expected keys of {group}."
+            )
+        tree[group] = OmegaConf.merge(tree[group], hint)
 
 
 def _set(tree: DictConfig, key: str, value: Any) -> None:

@@ -58,7 +58,7 @@ def _finetune(words: list[str]) -> int:
         parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
     )
     console = Console(soft_wrap=True)
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "finetune")
     name, folder = new_run_folder(config, "finetune")
     require_new(folder, name)
     split = _split(prepared, saved, console)
@@ -67,7 +67,9 @@ def _finetune(words: list[str]) -> int:
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
-    write_run_files(folder, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words])
+    write_run_files(
+        folder, config, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words]
+    )
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
     ended = _train(prepared, config, spec, folder, console, name, threads)
     _print_result(ended, folder, console)

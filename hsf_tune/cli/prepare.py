@@ -19,9 +19,12 @@ import yaml
 from rich.console import Console
 
 from hsf_tune import __version__
+from hsf_tune.cli.findings import gate
 from hsf_tune.config import Config
-from hsf_tune.data.cases import Case, find_cases
+from hsf_tune.data.cases import Case
+from hsf_tune.data.checks import Findings, Purpose
 from hsf_tune.data.demo import ensure_demo
+from hsf_tune.data.sheets import draw_sheets
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
@@ -41,18 +44,22 @@ class Prepared:
 
     Attributes:
         blocks: mode -> number of blocks the base model can open.
-        warnings: what the user should know about the data; shown already.
+        findings: what the data gate found, without faults; its warnings have been shown.
     """
 
     config: Config
     base: BaseModel
     blocks: dict[str, int]
-    cases: list[Case]
+    findings: Findings
     store: Store
-    warnings: list[str]
+
+    @property
+    def cases(self) -> list[Case]:
+        """In discovery order."""
+        return list(self.findings.cases)
 
 
-def prepare(config: Config, console: Console) -> Prepared:
+def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
     """Load the base model, find and check the cases, and build or open their store.
 
     Raises:
@@ -63,12 +70,13 @@ def prepare(config: Config, console: Console) -> Prepared:
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
+    findings = gate(config, console, purpose=purpose)
     case_losses(config)
-    cases = find_cases(config.datasets)
+    cases = list(findings.cases)
     store = open_store(cases, config.datasets, config.store)
     subjects = len({c.subject for c in cases})
     console.print(f"Data: {len(cases)} cases of {subjects} subjects", highlight=False)
-    return Prepared(config, base, blocks_of(base), cases, store, [])
+    return Prepared(config, base, blocks_of(base), findings, store)
 
 
 def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:
@@ -82,19 +90,24 @@ def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:
 
 
 def write_run_files(
-    folder: Path, prepared: Prepared, splits: dict[str, Any], command: Sequence[str]
+    folder: Path,
+    config: Config,
+    prepared: Prepared,
+    splits: dict[str, Any],
+    command: Sequence[str],
 ) -> None:
-    """`config.yaml` and `dataset.json`: what the run is made of."""
+    """`config.yaml`, `dataset.json` and contact sheets: what the run is made of."""
     header = f"# The configuration of this run, resolved.\n# command: {' '.join(command)}\n"
     write_text(
         folder / "config.yaml",
-        header + yaml.safe_dump(prepared.config.to_dict(), sort_keys=False, allow_unicode=True),
+        header + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
     )
     write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
+    draw_sheets(prepared.findings, prepared.config, folder)
 
 
 def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, Any]:
-    """Cases, fingerprints, splits and warnings, as `dataset.json` holds them."""
+    """Cases, fingerprints, splits, warnings and tables, as `dataset.json` holds them."""
     fingerprints = prepared.store.fingerprints
     return {
         "key": prepared.store.key,
@@ -113,7 +126,7 @@ def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, An
             for c in prepared.cases
         ],
         "splits": splits,
-        "warnings": prepared.warnings,
+        **prepared.findings.to_dict(),
     }
 
 
@@ -164,7 +177,8 @@ def start_tracking(
 
 def run_files(folder: Path) -> list[Path]:
     """The files of a run that belong on its MLflow run, as far as they are there."""
-    return [folder / name for name in RUN_FILES if (folder / name).exists()]
+    named = [folder / name for name in RUN_FILES if (folder / name).exists()]
+    return named + sorted(folder.glob("contact-sheet-*.png"))
 
 
 def require_new(folder: Path, name: str) -> None:

@@ -76,8 +76,9 @@ def _tune(words: list[str]) -> int:
         overrides = parse_overrides(args.overrides)
         config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
         space_name = args.space
-    prepared = prepare(config, console)
+    prepared = prepare(config, console, "search")
     space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
+    config = space.config
     splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
     if args.dry_run:
         return _dry_run(prepared, space, splits, console)
@@ -96,7 +97,7 @@ def _search(
     name, folder = new_run_folder(config, f"tune-{space.name}")
     if resume is None:
         require_new(folder, name)
-        write_run_files(folder, prepared, splits.to_dict(), ["tune.py", *words])
+        write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
         text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
         write_text(folder / "space.yaml", text)
     for note in splits.notes:

@@ -51,6 +51,14 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Sentence(Fault):
+    """A fault that whoever found it put into words: `found` says it all."""
+
+    def __str__(self) -> str:
+        return self.found
+
+
+@dataclass(frozen=True)
 class _Match:
     """An image that a pattern found, and what its label pattern found beside it."""
 

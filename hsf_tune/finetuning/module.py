@@ -93,7 +93,7 @@ class FinetuningModule(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         self.scores, self._val_losses = [], []
 
-    def validation_step(self, batch: dict[str, Any], _: int) -> None:
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         logits = self._model(batch["image"])
         self._val_losses.append(float(self._loss(logits, batch)))
         case_id, dataset = batch["case"][0], batch["dataset"][0]

@@ -49,6 +49,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     with path.open("rb") as file:
         head = file.read(9)
     notes: dict[str, str] = {}
+    weights: Mapping[str, Any]
     if head[8:9] == b"{":  # first: the length before it may begin with any byte, also a pickle's
         weights, notes = _read_safetensors(path)
     elif head.startswith((b"PK", b"\x80")):

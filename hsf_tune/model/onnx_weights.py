@@ -45,8 +45,12 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in values:  # a weight equal to another
             values[node.output[0]] = values[node.input[0]]
-    # names with colons are the exporter's own
-    weights = {name: value for name, value in values.items() if "::" not in name}
+    # a module's weight has a dotted name; those with slashes, colons or digits are the exporter's
+    weights = {
+        name: value
+        for name, value in values.items()
+        if "." in name and "/" not in name and "::" not in name
+    }
     values |= _constants(graph)
     for scope, nodes in _nodes_by_module(graph).items():
         for name, value in _used_by(nodes, values).items():

@@ -23,7 +23,7 @@ from torch import Tensor
 from hsf_tune.errors import ModelError, did_you_mean
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.formats import read_weights
-from hsf_tune.model.published import PUBLISHED, Published, fetch, file_checksum, verify
+from hsf_tune.model.published import PUBLISHED, fetch, file_checksum, verify
 
 _SHOWN = 6  # differences that an error lists
 
@@ -58,26 +58,26 @@ def load_base(
 
     Args:
         source: a name in `PUBLISHED`, the path of a .ckpt, .pt, .safetensors or .onnx file, or an
-            https address of one.
+            https address of one. A copy of a published file is known by its checksum.
         checksum: xxh3_64 or sha256; needed for an address, verified where given.
         cache_dir: where downloads are kept; None is $HSF_TUNE_CACHE, else the user's cache folder.
 
     Raises:
         ModelError: it can't be found, fetched, verified or read, or it is no ARUNet.
     """
-    known = PUBLISHED.get(str(source))
-    path = _locate(str(source), known, checksum, cache_dir)
+    path = _locate(str(source), checksum, cache_dir)
+    name = str(source) if source in PUBLISHED else _published_name(path)
     state_dict, notes = read_weights(path)
     architecture = infer_architecture(state_dict)
     _require_match(f"{path}", state_dict, architecture)
-    labels = known.labels_names if known else _labels_in(notes, architecture.out_channels)
+    labels = _labels_in(notes, architecture.out_channels)
     return BaseModel(
-        name=str(source) if known else notes.get("name", path.stem),
-        source=known.url if known else str(source),
+        name=name or notes.get("name", path.stem),
+        source=PUBLISHED[str(source)].url if source in PUBLISHED else str(source),
         sha256=file_checksum(path).removeprefix("sha256:"),
         architecture=architecture,
         state_dict=state_dict,
-        labels_names=labels,
+        labels_names=PUBLISHED[name].labels_names if name else labels,
         training=_training_in(notes),
     )
 
@@ -159,10 +159,15 @@ def save(
         raise
 
 
-def _locate(
-    source: str, known: Published | None, checksum: str | None, cache_dir: Path | None
-) -> Path:
-    if known:
+def _published_name(path: Path) -> str | None:
+    """The name of the published model that this file is a copy of."""
+    checksum = file_checksum(path, "xxh3_64:")
+    return next((name for name, known in PUBLISHED.items() if known.checksum == checksum), None)
+
+
+def _locate(source: str, checksum: str | None, cache_dir: Path | None) -> Path:
+    if source in PUBLISHED:
+        known = PUBLISHED[source]
         return fetch(known.url, checksum or known.checksum, cache_dir)
     if urlparse(source).scheme in ("http", "https", "ftp"):
         if checksum is None:

@@ -16,7 +16,7 @@ from hsf_tune.figures.palette import MUTED
 from hsf_tune.finetuning.strategy import FREQUENCY, describe
 from hsf_tune.records import TrialRecord
 from hsf_tune.report.run import Run
-from hsf_tune.report.style import dressed, faded, group_colors
+from hsf_tune.report.style import Marks, dressed, faded, group_colors
 
 SETTLED = 0.02  # a loss that falls by less than this share an epoch has settled
 PANEL_HEIGHT_PX = 270
@@ -117,21 +117,24 @@ def curves_figure(run: Run, curves: Sequence[Curves]) -> go.Figure:
         horizontal_spacing=0.07,
         vertical_spacing=0.28 / len(arms),
     )
-    colors = group_colors(run.arms)
+    colors, marks = group_colors(run.arms), Marks(figure)
     for row, arm in enumerate(arms, start=1):
         for column, one in enumerate(by_arm[arm], start=1):
-            _draw_panel(figure, one, colors.get(arm, MUTED), row, column)
+            _draw_panel(figure, marks, one, colors.get(arm, MUTED), row, column)
         figure.update_yaxes(title_text="loss", row=row, col=1, secondary_y=False)
         figure.update_yaxes(title_text="Dice", row=row, col=len(by_arm[arm]), secondary_y=True)
+    figure.update_annotations(font_size=12)  # the panels' titles
+    marks.draw()
     figure.update_xaxes(title_text="epoch", row=len(arms))
     figure.update_yaxes(
         secondary_y=True, showgrid=False, tickformat=".2f", tickmode="auto", nticks=5
     )
-    figure.update_annotations(font_size=12)
     return dressed(figure, 90 + PANEL_HEIGHT_PX * len(arms), margin={"t": 96})
 
 
-def _draw_panel(figure: go.Figure, one: Curves, color: str, row: int, column: int) -> None:
+def _draw_panel(
+    figure: go.Figure, marks: Marks, one: Curves, color: str, row: int, column: int
+) -> None:
     looks = {
         "train_loss": ("training loss", {"color": color, "width": 2.5}, False),
         "val_loss": ("validation loss", {"color": faded(color, 0.55), "width": 2}, False),
@@ -154,16 +157,4 @@ def _draw_panel(figure: go.Figure, one: Curves, color: str, row: int, column: in
         )
     for block, epoch in one.openings.items():
         if epoch < len(one.epochs):
-            figure.add_vline(
-                x=epoch,
-                line={"color": MUTED, "width": 1, "dash": "dash"},
-                annotation={
-                    "text": block,
-                    "font": {"size": 10, "color": MUTED},
-                    "textangle": -90,
-                    "bgcolor": "rgba(255,255,255,0.7)",
-                },
-                annotation_position="top right",
-                row=row,
-                col=column,
-            )
+            marks.vertical(epoch, row, column, block, color=MUTED, width=1, dash="dash")

@@ -11,7 +11,7 @@ from plotly.subplots import make_subplots
 from hsf_tune.config import VerdictConfig
 from hsf_tune.figures.palette import INK, MUTED
 from hsf_tune.report.run import Run
-from hsf_tune.report.style import dressed, faded, group_colors, shown_name
+from hsf_tune.report.style import Marks, dressed, faded, group_colors, shown_name
 from hsf_tune.verdict.claims import Difference
 
 MOST_NAMED = 24  # subjects whose names fit under a panel
@@ -73,7 +73,7 @@ def subjects_figure(run: Run) -> go.Figure:
     figure = make_subplots(
         cols=len(chosen), subplot_titles=[title_of(d) for d in chosen], horizontal_spacing=0.06
     )
-    colors = group_colors(run.arms)
+    colors, marks = group_colors(run.arms), Marks(figure)
     for column, d in enumerate(chosen, start=1):
         ranked = sorted(d.of_subject.items(), key=lambda item: item[1])
         values = np.array([value for _, value in ranked])
@@ -89,16 +89,14 @@ def subjects_figure(run: Run) -> go.Figure:
             row=1,
             col=column,
         )
-        figure.add_hrect(
-            y0=d.ci95[0], y1=d.ci95[1], fillcolor=faded(MUTED, 0.28), line_width=0,
-            row=1, col=column,
-        )  # fmt: skip
-        figure.add_hline(y=d.mean, line={"color": INK, "width": 1.5}, row=1, col=column)
-        figure.add_hline(y=0, line={"color": INK, "width": 1, "dash": "dot"}, row=1, col=column)
+        marks.band(*d.ci95, row=1, column=column, color=faded(MUTED, 0.28))
+        marks.horizontal(d.mean, 1, column, color=INK, width=1.5)
+        marks.horizontal(0, 1, column, color=INK, width=1, dash="dot")
         few = len(ranked) <= MOST_NAMED
         figure.update_xaxes(showticklabels=few, tickangle=-90, tickfont_size=10, col=column)
         if not few:
             figure.update_xaxes(title_text=f"{len(ranked)} subjects", col=column)
+    marks.draw()
     figure.update_yaxes(tickformat="+.3f")
     figure.update_yaxes(title_text="difference of Dice", col=1)
     figure.update_annotations(font_size=13)

@@ -10,6 +10,7 @@ import plotly.graph_objects as go
 from hsf_tune.figures.palette import FAINT, INK, MUTED, arm_colors
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+HAZE = "rgba(255,255,255,0.7)"  # behind a text that crosses a curve
 BASELINE_NAMES = {"base": "unchanged base", "documented_default": "documented default"}
 PLOT_CONFIG = {
     "responsive": True,
@@ -38,6 +39,51 @@ def dressed(figure: go.Figure, height_px: int, **layout: Any) -> go.Figure:
     figure.update_xaxes(gridcolor=FAINT, zeroline=False, automargin=True)
     figure.update_yaxes(gridcolor=FAINT, zeroline=False, automargin=True)
     return figure
+
+
+class Marks:
+    """Straight lines and bands over a figure's panels, drawn all at once.
+
+    Plotly's own `add_hline` and friends check every trace at each call, which takes seconds.
+    """
+
+    def __init__(self, figure: go.Figure) -> None:
+        self._figure = figure
+        self._shapes: list[dict[str, Any]] = []
+        self._notes: list[dict[str, Any]] = []
+
+    def horizontal(self, y: float, row: int, column: int, **line: Any) -> None:
+        x_axis, y_axis = self._axes(row, column)
+        ends = {"x0": 0, "x1": 1, "xref": f"{x_axis} domain", "y0": y, "y1": y, "yref": y_axis}
+        self._shapes.append({"type": "line", **ends, "line": line})
+
+    def vertical(self, x: float, row: int, column: int, text: str = "", **line: Any) -> None:
+        """A line with a text along its upper end."""
+        x_axis, y_axis = self._axes(row, column)
+        ends = {"x0": x, "x1": x, "xref": x_axis, "y0": 0, "y1": 1, "yref": f"{y_axis} domain"}
+        self._shapes.append({"type": "line", **ends, "line": line})
+        place = {"x": x, "xref": x_axis, "y": 1, "yref": f"{y_axis} domain"}
+        anchor = {"xanchor": "left", "yanchor": "top", "textangle": -90, "showarrow": False}
+        font = {"size": 10, "color": MUTED}
+        self._notes.append({"text": text, **place, **anchor, "font": font, "bgcolor": HAZE})
+
+    def band(self, low: float, high: float, row: int, column: int, color: str) -> None:
+        """A horizontal band."""
+        x_axis, y_axis = self._axes(row, column)
+        ends = {"x0": 0, "x1": 1, "xref": f"{x_axis} domain", "y0": low, "y1": high}
+        look = {"yref": y_axis, "fillcolor": color, "line": {"width": 0}}
+        self._shapes.append({"type": "rect", **ends, **look})
+
+    def draw(self) -> None:
+        known = [note.to_plotly_json() for note in self._figure.layout.annotations]
+        self._figure.update_layout(shapes=self._shapes, annotations=[*known, *self._notes])
+
+    def _axes(self, row: int, column: int) -> tuple[str, str]:
+        """Names of a panel's axes, of the left one where it has two."""
+        panel = self._figure.get_subplot(row, column)
+        panel = panel[0] if isinstance(panel[0], tuple) else panel
+        names = (axis.plotly_name.replace("axis", "") for axis in panel)
+        return next(names), next(names)
 
 
 def faded(color: str, opacity: float) -> str:

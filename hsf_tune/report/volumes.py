@@ -18,7 +18,7 @@ from scipy import stats
 
 from hsf_tune.figures.palette import INK, MUTED, label_color
 from hsf_tune.records import TrialRecord, subject_means
-from hsf_tune.report.style import dressed
+from hsf_tune.report.style import Marks, dressed
 
 PREDICTED, MANUAL = "volume_mm3", "reference_volume_mm3"
 COLUMNS = 4
@@ -128,6 +128,7 @@ def agreement_figure(found: list[Agreement]) -> go.Figure:
         horizontal_spacing=0.07,
         vertical_spacing=0.24 / rows,
     )
+    marks = Marks(figure)
     for i, one in enumerate(found):
         row, column = i // columns + 1, i % columns + 1
         figure.add_trace(
@@ -144,15 +145,15 @@ def agreement_figure(found: list[Agreement]) -> go.Figure:
             row=row,
             col=column,
         )
-        figure.add_hline(y=0, line={"color": MUTED, "width": 1}, row=row, col=column)
-        figure.add_hline(y=one.bias, line={"color": INK, "width": 1.5}, row=row, col=column)
         limits = [limit for limit in one.limits if math.isfinite(limit)]
+        marks.horizontal(0, row, column, color=MUTED, width=1)
+        marks.horizontal(one.bias, row, column, color=INK, width=1.5)
         for limit in limits:
-            look = {"color": INK, "width": 1, "dash": "dash"}
-            figure.add_hline(y=limit, line=look, row=row, col=column)
+            marks.horizontal(limit, row, column, color=INK, width=1, dash="dash")
         shown = [0.0, *limits, *(one.predicted - one.manual)]
         margin = 0.08 * (max(shown) - min(shown)) or 1.0
         figure.update_yaxes(range=[min(shown) - margin, max(shown) + margin], row=row, col=column)
+    marks.draw()
     figure.update_xaxes(title_text="mean volume, mm³", row=rows)
     figure.update_yaxes(title_text="predicted − manual, mm³", col=1)
     return dressed(figure, 70 + 250 * rows)

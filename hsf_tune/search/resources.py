@@ -28,7 +28,7 @@ _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupt.py` handles signals
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the records are the truth, not Tune's state
-    "TUNE_MAX_PENDING_TRIALS_PG": "1",
+    "TUNE_MAX_PENDING_TRIALS_PG": "1024",  # `Capacity` limits them; more workers start at once
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }

@@ -42,7 +42,7 @@ def test_published_size_has_the_published_number_of_parameters():
     assert sum(value.numel() for value in weights.values()) == 37_483_047
 
 
-@pytest.mark.parametrize("shape", [(24, 40, 24), (48, 64, 48), (18, 21, 17), (9, 16, 30)])
+@pytest.mark.parametrize("shape", [(24, 40, 24), (48, 40, 24), (18, 21, 17), (9, 16, 30)])
 def test_fast_paths_of_a_cpu_change_nothing(shape, draw_network, draw_image, monkeypatch):
     """Output and gradients are those of PyTorch's plain operations, whatever the sides."""
     network = draw_network(Architecture(f_maps=8))
@@ -109,7 +109,7 @@ def test_checkpointing_keeps_fewer_activations(draw_network, draw_image):
         ("decoder", ["decoders.2", "decoders.1", "decoders.0"]),
         (
             "full",
-            "decoders.2 decoders.1 decoders.0 encoders.3 encoders.2 encoders.1 encoders.0".split(),
+            [f"decoders.{i}" for i in (2, 1, 0)] + [f"encoders.{i}" for i in (3, 2, 1, 0)],
         ),
     ],
 )

@@ -42,20 +42,21 @@ def test_order_and_case_of_the_labels_do_not_matter(case, reference_arrays):
 
 
 def test_head_voxels_may_be_any_subfield_and_tail_voxels_ca1_or_subiculum():
-    """By hand: every right answer in HEAD and TAIL costs nothing, wrong ones do."""
+    """A crop all HEAD costs the same whichever subfield is predicted; all TAIL, CA1 or SUB."""
     names = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB", 6: "HEAD", 7: "TAIL"}
     loss = make_loss(names, "1/2/3", True, 6)
 
     def cost(label, channel):
-        target = torch.full((1, 4, 4, 4), label, dtype=torch.uint8)
-        probabilities = torch.zeros(1, 6, 4, 4, 4)
-        probabilities[:, channel] = 1
-        # what the one channel loses; the others are allowed, so that they miss their voxels
-        truth = loss._allowed[target.long()].movedim(-1, 1)
-        return float((probabilities * (1 - truth)).sum())
+        logits = torch.zeros(1, 6, 4, 4, 4)
+        logits[:, channel] = 10
+        return loss(logits, torch.full((1, 4, 4, 4), label)).item()
 
-    assert [cost(6, channel) > 0 for channel in range(6)] == [True] + [False] * 5
-    assert [cost(7, channel) > 0 for channel in range(6)] == [True, True, False, True, True, False]
+    head = [cost(6, channel) for channel in range(6)]
+    assert head[1:] == pytest.approx([head[1]] * 5, abs=1e-5)
+    assert head[0] > head[1] + 0.05
+    tail = [cost(7, channel) for channel in range(6)]
+    assert tail[2] == pytest.approx(tail[5], abs=1e-5)
+    assert min(tail[0], tail[1], tail[3], tail[4]) > tail[2] + 0.05
 
 
 def test_tversky_index_by_hand():

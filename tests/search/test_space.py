@@ -126,7 +126,7 @@ def test_override_of_a_searched_key_makes_it_a_constant(make_space):
 
 def test_override_that_contradicts_an_arm_is_refused(make_space):
     """finetuning.mode=encoder can't hold for the decoder arm."""
-    with pytest.raises(ConfigError, match="'decoder'.*finetuning.mode=encoder was asked"):
+    with pytest.raises(ConfigError, match=r"'decoder'.*finetuning.mode=encoder was asked"):
         make_space(
             space_of({"encoder": ENCODER, "decoder": DECODER}),
             fixed={"finetuning.mode": "encoder"},
@@ -211,7 +211,7 @@ def test_key_written_twice_is_refused(tmp_path):
 
 def test_unknown_space_is_answered_with_those_there_are():
     """A misspelt name gets a guess and the list."""
-    with pytest.raises(ConfigError, match="Did you mean 'default'.*quick"):
+    with pytest.raises(ConfigError, match=r"Did you mean 'default'.*quick"):
         find_space("defualt")
     with pytest.raises(ConfigError, match="no such file"):
         find_space("nowhere/space.yaml")
