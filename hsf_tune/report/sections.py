@@ -88,7 +88,8 @@ def _arms(page: Page, run: Run, summary: Mapping[str, Any]) -> None:
 def _comparison(page: Page, runs: Sequence[Run]) -> None:
     page.section("Compared with other searches")
     page.table(comparison_table(runs))
-    page.plot("comparison", comparison_figure(runs))
+    if any(run.verdict.arms for run in runs):
+        page.plot("comparison", comparison_figure(runs))
     page.text(
         "Searches on other subjects or labels are not paired: their levels differ for more"
         " reasons than the strategy.",
