@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _export(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     began_s = time.perf_counter()
     run = open_run(args.run)
