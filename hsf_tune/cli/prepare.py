@@ -30,7 +30,7 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Records, write_text
+from hsf_tune.records import Event, Note, Records, write_text
 from hsf_tune.tracking import RUN_FILES, MlflowTracker
 
 PACKAGES = (
@@ -134,6 +134,14 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version(), "hsf_tune": __version__}
     return found | {name: version(name) for name in PACKAGES}
+
+
+def note_versions(records: Records) -> None:
+    """Write down what the run is computed with, again where it goes on with something else."""
+    found = versions()
+    known = [note.data for note in records.notes if note.about == "versions"]
+    if not known or dict(known[-1]) != found:
+        records.append(Note("versions", "what this run is computed with", found))
 
 
 def write_through(

@@ -18,6 +18,7 @@ from hsf_tune.cli.compose import Overrides, compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
+    note_versions,
     prepare,
     require_new,
     run_files,
@@ -26,7 +27,7 @@ from hsf_tune.cli.prepare import (
 )
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
-from hsf_tune.cli.winner import write_recommended
+from hsf_tune.cli.winner import test_jobs, write_recommended
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -64,7 +65,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _tune(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     if args.list_spaces:
         for name, about in list_spaces().items():
@@ -103,6 +104,7 @@ def _search(
     for note in splits.notes:
         console.print(f"Note: {note}", highlight=False)
     records = Records(folder)
+    note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
     planned = plan_search(config, space, splits, base_comparable=comparable)
@@ -120,6 +122,7 @@ def _search(
                 records,
                 base_comparable=comparable,
                 observers=[*([tracker] if tracker else []), progress],
+                choose_test=lambda _: test_jobs(folder, config, splits),
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
         return _finish(prepared, config, splits, folder, records, outcome, console)

@@ -7,6 +7,7 @@ unawares. How files are fetched and verified is `model.weights`' business.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -33,7 +34,11 @@ def get_base(config: Config) -> BaseModel:
     Raises:
         ModelError: it can't be fetched, verified or read.
     """
-    return _load_once(resolve_checkpoint(config), config.models.checksum)
+    base = _load_once(resolve_checkpoint(config), config.models.checksum)
+    names = config.models.labels_names
+    if base.labels_names is None and names is not None:
+        return replace(base, labels_names=dict(names))
+    return base
 
 
 def describe_base(base: BaseModel) -> str:

@@ -59,5 +59,12 @@ def comparison_figure(runs: Sequence[Run]) -> go.Figure:
             )
         )
     figure.update_layout(scattermode="group", scattergap=0.6)
-    figure.update_yaxes(title_text="confirmed Dice")
+    ends = [
+        limit
+        for run in runs
+        for level in (*run.verdict.arms.values(), *run.verdict.baselines.values())
+        for limit in level.ci95
+    ]
+    room = 0.05 * (max(ends) - min(ends))
+    figure.update_yaxes(title_text="confirmed Dice", range=[min(ends) - room, max(ends) + room])
     return dressed(figure, 380)

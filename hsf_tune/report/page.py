@@ -46,11 +46,18 @@ class Page:
 
     def table(self, table: Table, *, stress: str = "strong", words: bool = False) -> None:
         """A table; rows that it stresses get the class `stress`."""
-        head = "".join(f"<th>{escape(h)}</th>" for h in table.heads)
+        kinds = [' class="text"' if _is_words(c) else "" for c in zip(*table.rows, strict=True)]
+        kinds = kinds or [""] * len(table.heads)
+        head = "".join(
+            f"<th{kind}>{escape(h)}</th>" for kind, h in zip(kinds, table.heads, strict=True)
+        )
         rows = []
         for i, row in enumerate(table.rows):
-            kind = f' class="{stress}"' if i in table.strong else ""
-            rows.append(f"<tr{kind}>" + "".join(f"<td>{escape(c)}</td>" for c in row) + "</tr>")
+            strong = f' class="{stress}"' if i in table.strong else ""
+            cells = "".join(
+                f"<td{kind}>{escape(c)}</td>" for kind, c in zip(kinds, row, strict=True)
+            )
+            rows.append(f"<tr{strong}>{cells}</tr>")
         kind = ' class="words"' if words else ""
         self.body.append(
             f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>'
@@ -93,3 +100,8 @@ class Page:
             f"<main>\n{chr(10).join(self.body)}\n</main>\n"
             "<footer>Written by hsf_tune from this run's records.</footer>\n</body>\n</html>\n"
         )
+
+
+def _is_words(column: Sequence[str]) -> bool:
+    """Whether a column of cells holds words rather than numbers."""
+    return 2 * sum(bool(re.match("[A-Za-z]{2}", cell)) for cell in column) >= len(column)

@@ -16,6 +16,7 @@ from typing import Any
 
 from ray import tune
 from ray.tune.progress_reporter import TrialProgressCallback
+from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from hsf_tune.records import event_from_dict
@@ -53,6 +54,7 @@ def run_jobs(
             storage_path=str(own),
             num_samples=-1,
             search_alg=_Jobs(coordinator, capacity),
+            scheduler=_AsTheyCome(),
             callbacks=[_Events(coordinator)],
             stop=_Stop(coordinator),
             reuse_actors=True,
@@ -110,6 +112,18 @@ class _Jobs(Searcher):
 
     def restore(self, checkpoint_path: str) -> None:
         """See `save`."""
+
+
+class _AsTheyCome(FIFOScheduler):
+    """Tune's own order, with one difference.
+
+    Tune's scheduler gives a worker that became free to the trial that waits longest, and
+    cancels the worker that was starting for that trial. With trials shorter than the start
+    of a worker, the second worker then never comes up. A new trial takes the free worker.
+    """
+
+    def choose_trial_to_run(self, tune_controller: Any) -> None:
+        return None
 
 
 class _Events(TrialProgressCallback):

@@ -80,6 +80,11 @@ class MlflowStore:
         self._runs: dict[str, _Run] | None = None
 
     @property
+    def client(self) -> Any:
+        """MLflow's own client, once connected."""
+        return self._client
+
+    @property
     def connected(self) -> bool:
         return self._experiment is not None
 
@@ -188,6 +193,13 @@ class MlflowStore:
             run = self._parent()
             self._client.set_terminated(run.id, status)
             run.status = status
+
+    def find_main_run(self) -> str | None:
+        """Id of the parent run, or of the only trial's; None where MLflow has neither."""
+        runs = self._listed()
+        if _SEARCH in runs:
+            return runs[_SEARCH].id
+        return self._main_run().id if runs else None
 
     # Runs
 

@@ -42,7 +42,7 @@ def test_published_size_has_the_published_number_of_parameters():
     assert sum(value.numel() for value in weights.values()) == 37_483_047
 
 
-@pytest.mark.parametrize("shape", [(24, 40, 24), (48, 64, 48), (18, 21, 17), (9, 16, 30)])
+@pytest.mark.parametrize("shape", [(24, 40, 24), (48, 40, 24), (18, 21, 17), (9, 16, 30)])
 def test_fast_paths_of_a_cpu_change_nothing(shape, draw_network, draw_image, monkeypatch):
     """Output and gradients are those of PyTorch's plain operations, whatever the sides."""
     network = draw_network(Architecture(f_maps=8))

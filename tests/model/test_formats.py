@@ -15,6 +15,7 @@ from hsf_tune.model.formats import imports_of, read_weights
 from hsf_tune.model.weights import build_network, load_base, save
 
 SMALL = Architecture(f_maps=4)
+FLAT = Architecture(f_maps=4, num_levels=2)  # quick to export
 
 
 class TouchesAFile:
@@ -69,7 +70,7 @@ def test_imports_of_an_honest_checkpoint_are_tensors_and_containers(tmp_path, dr
 @pytest.mark.parametrize("damage", ["cut short", "one byte changed"])
 def test_damaged_file_is_refused(suffix, damage, tmp_path, draw_network):
     """Truncated or tampered, whatever the format, the file is named."""
-    path, network = tmp_path / f"base.{suffix}", draw_network(SMALL)
+    path, network = tmp_path / f"base.{suffix}", draw_network(FLAT)
     write = {"ckpt": lambda: torch.save(network.state_dict(), path)}
     write |= {"safetensors": lambda: save(path, network), "onnx": lambda: export(network, path)}
     write[suffix]()
@@ -158,12 +159,12 @@ def with_textbook_norms(module):
 @pytest.mark.parametrize("norms", ["ours", "textbook"])
 def test_weights_come_back_out_of_onnx(norms, folding, tmp_path, draw_network):
     """By initialiser name, and where the exporter folded the mixing weights, by their use."""
-    network, exported = draw_network(SMALL), draw_network(SMALL)
+    network, exported = draw_network(FLAT), draw_network(FLAT)
     if norms == "textbook":
         exported = with_textbook_norms(exported)
     export(exported, tmp_path / "arunet.onnx", folding)
     base = load_base(tmp_path / "arunet.onnx")
-    assert base.architecture == SMALL
+    assert base.architecture == FLAT
     for name, value in network.state_dict().items():
         found = base.state_dict[name]
         if name.endswith(("mean_weight", "var_weight")):
@@ -185,8 +186,9 @@ def test_equal_weights_that_the_exporter_merged_come_back(tmp_path):
 
 def test_network_exports_to_onnx_with_dynamic_axes(tmp_path, draw_network, draw_image):
     """onnxruntime gives the same probabilities for other sizes and batches, to 1e-4."""
-    network = draw_network(Architecture(f_maps=8)).eval()
+    network = draw_network(SMALL).eval()
     export(network, tmp_path / "arunet.onnx")
+    assert load_base(tmp_path / "arunet.onnx").architecture == SMALL
     session = onnxruntime.InferenceSession(str(tmp_path / "arunet.onnx"))
     for shape in ((16, 16, 16), (24, 40, 32), (8, 16, 48)):
         image = torch.cat((draw_image(shape, 1), draw_image(shape, 2)))
@@ -198,7 +200,7 @@ def test_network_exports_to_onnx_with_dynamic_axes(tmp_path, draw_network, draw_
 
 def test_onnx_with_weights_in_a_second_file_is_refused(tmp_path, draw_network):
     """HSF and a download need one self-contained file."""
-    export(draw_network(SMALL), tmp_path / "a.onnx")
+    export(draw_network(FLAT), tmp_path / "a.onnx")
     model = onnx.load(str(tmp_path / "a.onnx"))
     onnx.save(model, str(tmp_path / "b.onnx"), save_as_external_data=True, size_threshold=0)
     with pytest.raises(ModelError, match="second file"):

@@ -8,84 +8,28 @@ from pathlib import Path
 
 import pytest
 
-from hsf_tune.config import config_from_dict
-from hsf_tune.data.splits import Split, Splits
-from hsf_tune.search.space import build_space
-
 WORKERS = Path(__file__).parent / "workers"
-BLOCKS = {"encoder": 4, "decoder": 3, "full": 7}
-DATASET = {
-    "path": "d",
-    "ca_type": "1/2/3",
-    "patterns": {"t2": {"mri": "*.nii.gz", "label": "seg.nii.gz"}},
-    "labels": {1: 1},
-    "labels_names": {1: "CA1"},
-}
-RATE = {"log": [1e-4, 3e-2]}
-TWO_ARMS = {
-    "lightning.max_epochs": 8,
-    "arms": {
-        "encoder": {
-            "finetuning.mode": "encoder",
-            "finetuning.depth": {"int": [1, 4]},
-            "finetuning.unfreeze_frequency": {"choice": [1, 2]},
-            "models.lr": RATE,
-        },
-        "decoder": {
-            "finetuning.mode": "decoder",
-            "finetuning.depth": {"int": [1, 3]},
-            "finetuning.unfreeze_frequency": {"choice": [1, 2]},
-            "models.lr": RATE,
-        },
-    },
-    "start": [
-        {"finetuning.depth": -1, "finetuning.unfreeze_frequency": 1, "models.lr": 1e-3},
-    ],
-}
+sys.path.insert(0, str(WORKERS))
 
-
-def _config(**search):
-    return config_from_dict(
-        {"datasets": {"main_path": ".", "datasets": {"d": DATASET}}, "search": search}
-    )
-
-
-def _space(content=None, config=None, fixed=None):
-    return build_space(
-        "test", content or TWO_ARMS, config or _config(), BLOCKS, fixed or {}, "test.yaml"
-    )
-
-
-def _splits(explore=4, confirm=5, subjects=10, test=()):
-    names = [f"d/s{i:02d}" for i in range(subjects)]
-
-    def fold(phase, i, n):
-        out = tuple(names[i::n])
-        return Split(phase, i + 1, tuple(s for s in names if s not in out), out)
-
-    return Splits(
-        test=test,
-        explore=tuple(fold("explore", i, explore) for i in range(explore)),
-        confirm=tuple(fold("confirm", i, confirm) for i in range(confirm)),
-    )
+import small_search  # noqa: E402
 
 
 @pytest.fixture
 def make_config():
     """Builds a configuration from settings of its `search` group."""
-    return _config
+    return small_search.make_config
 
 
 @pytest.fixture
 def make_space():
     """Builds a space, by default one with two arms, from plain content."""
-    return _space
+    return small_search.make_space
 
 
 @pytest.fixture
 def make_splits():
     """Builds the splits of ten subjects."""
-    return _splits
+    return small_search.make_splits
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ class TrialSpec:
     strategy: Any
     split: Any
     seed: int
+    surface: bool = False
 
 
 def true_dice(strategy):

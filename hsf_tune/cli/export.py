@@ -1,0 +1,126 @@
+"""`python scripts/export.py outputs/NAME`: the winner as a folder that `hsf` uses."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from rich.console import Console
+
+from hsf_tune.cli.prepare import prepare
+from hsf_tune.cli.shell import run_command
+from hsf_tune.config import Config
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.export.folder import Exported, Kind, write_folder
+from hsf_tune.export.hsf_config import check_name, shell_text
+from hsf_tune.export.weights import fold_models, train_single, training_config
+from hsf_tune.finetuning.finished import FinishedRun, TrainedModel, open_run
+from hsf_tune.finetuning.strategy import MAX_EPOCHS, SavedStrategy, describe, load_strategy
+from hsf_tune.progress import Expected, Progress
+from hsf_tune.tracking.registry import register
+
+EXAMPLES = """examples:
+  python scripts/export.py outputs/NAME                    # trained once more, on every subject
+  python scripts/export.py outputs/NAME --as bag           # the fold models, which vote
+  python scripts/export.py outputs/NAME --to /shared/models/mine
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _export(words))
+
+
+def _export(words: list[str]) -> int:
+    args = _parser().parse_intermixed_args(words)
+    console = Console(soft_wrap=True)
+    began_s = time.perf_counter()
+    run = open_run(args.run)
+    saved = load_strategy(args.strategy) if args.strategy else run.saved
+    name = check_name(args.name or run.name)
+    to = args.to or Path(run.config.datasets.output_path) / name
+    console.print(f"Strategy: {describe(saved.strategy)}", highlight=False)
+    kind: Kind = args.kind
+    models = _models(run, saved, kind, args.threads or os.cpu_count() or 1, console)
+    exported = write_folder(run, saved, models, kind, to, name)
+    _print_result(exported, time.perf_counter() - began_s, console)
+    if run.config.tracking.enabled and not args.no_tracking:
+        _register(run.config, run.folder, exported, console)
+    return 0
+
+
+def _models(
+    run: FinishedRun, saved: SavedStrategy, kind: Kind, threads: int, console: Console
+) -> list[TrainedModel]:
+    if kind == "bag":
+        models = fold_models(run, saved)
+        console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
+        return models
+    prepared = prepare(training_config(run.config, saved), console)
+    left_out = len(run.test_subjects)
+    subjects = len({c.subject for c in prepared.cases}) - left_out
+    console.print(
+        f"Training once more on {subjects} subjects"
+        + (f"; {left_out} of the test set stay out." if left_out else "."),
+        highlight=False,
+    )
+    expected = {saved.arm: Expected(1, int(saved.strategy.get(MAX_EPOCHS, 0)))}
+    with Progress(expected, title=f"export {run.name}", console=console) as progress:
+        return [train_single(run, saved, progress, threads=threads)]
+
+
+def _register(config: Config, folder: Path, exported: Exported, console: Console) -> None:
+    """MLflow is a view: what it refuses is said, and the folder stays as it is."""
+    try:
+        models = [f.path for f in exported.files]
+        registered = register(config.tracking, folder, models, exported.folder)
+    except HsfTuneError as error:
+        console.print(f"[yellow]Note:[/] {error}", highlight=False)
+        return
+    console.print(f"MLflow: {registered.uri} (version {registered.version})", highlight=False)
+
+
+def _print_result(exported: Exported, seconds: float, console: Console) -> None:
+    for file in exported.files:
+        worst = max(p.largest_difference for p in file.parity)
+        same = min(p.same_label for p in file.parity)
+        console.print(
+            f"{file.path}  {file.size_bytes / 1e6:.1f} MB; checked against PyTorch on"
+            f" {len(file.parity)} shapes: largest difference {worst:.1e}, same label in"
+            f" {same:.3%} of the voxels",
+            highlight=False,
+        )
+    console.print(
+        f"Written in {seconds:.0f} s: {exported.folder} (README.md, model_card.md, conf/)\n\n"
+        f"{shell_text(exported.command)}",
+        highlight=False,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="export.py",
+        description="Export a run's recommended strategy as models that the hsf command uses.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("run", type=Path, metavar="outputs/NAME", help="folder of a finished search or finetuning")
+    add(
+        "--as",
+        dest="kind",
+        choices=("single", "bag"),
+        default="single",
+        help="single: trained once more on every subject outside the test set (default);"
+        " bag: an odd number of the search's fold models",
+    )
+    add("--strategy", type=Path, metavar="FILE", help="another strategy than the recommended one")
+    add("--to", type=Path, metavar="DIR", help="default: datasets.output_path/NAME, models/NAME")
+    add("--name", metavar="NAME", help="of the models; default: the run's")
+    add("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+    add("--no-tracking", action="store_true", help="don't log and register the models in MLflow")
+    return parser

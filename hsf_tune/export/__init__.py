@@ -1,0 +1,1 @@
+"""Finetuned weights leave as a folder that the `hsf` command uses as it is."""

@@ -1,0 +1,97 @@
+"""What the channels of an exported network mean, and which of them HSF is to merge.
+
+HSF's `ca_mode` adds up the probabilities of CA fields by their place, channels 2 to 4. It
+may do so only where the channels are HSF's own five subfields; for every other label set
+it must be told "1/2/3", which leaves the channels alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hsf_tune.config import Config
+from hsf_tune.model.labels import HSF_LABELS
+
+UNMERGED = "1/2/3"
+_FINEST_FIRST = ("1/2/3", "1/23", "123")
+_MERGED = {
+    "1/2/3": tuple(HSF_LABELS.values()),
+    "1/23": ("DG", "CA1", "CA2/3", "SUB"),
+    "123": ("DG", "CA", "SUB"),
+}
+
+
+@dataclass(frozen=True)
+class LabelSet:
+    """The labels of an exported network.
+
+    Attributes:
+        channels: channel 1..N -> name, as the network has them.
+        ca_mode: what HSF is told.
+        hsf_channels: whether the channels are HSF's five subfields, for coarser labels trained
+            with the forgiving loss.
+    """
+
+    channels: Mapping[int, str]
+    ca_mode: str
+    hsf_channels: bool
+
+    @property
+    def outputs(self) -> dict[int, str]:
+        """Value in a segmentation -> name, after HSF's merging."""
+        if not self.hsf_channels:
+            return dict(self.channels)
+        return dict(enumerate(_MERGED[self.ca_mode], start=1))
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """For each output, background first, the channels whose probabilities it adds up."""
+        if not self.hsf_channels:
+            return [[k] for k in range(len(self.channels) + 1)]
+        return {
+            "1/2/3": [[0], [1], [2], [3], [4], [5]],
+            "1/23": [[0], [1], [2], [3, 4], [5]],
+            "123": [[0], [1], [2, 3, 4], [5]],
+        }[self.ca_mode]
+
+    def to_metadata(self) -> dict[str, str]:
+        """Text that travels inside the ONNX file; `from_metadata` reads it back."""
+        return {
+            "labels_names": json.dumps({str(k): v for k, v in self.channels.items()}),
+            "ca_mode": self.ca_mode,
+            "hsf_channels": json.dumps(self.hsf_channels),
+        }
+
+    @classmethod
+    def from_metadata(cls, metadata: Mapping[str, str], out_channels: int) -> LabelSet:
+        """The labels that a file declares; numbers for names where it declares none."""
+        if "labels_names" not in metadata:
+            return cls({k: f"label {k}" for k in range(1, out_channels)}, UNMERGED, False)
+        names = json.loads(metadata["labels_names"])
+        return cls(
+            {int(k): str(v) for k, v in names.items()},
+            metadata.get("ca_mode", UNMERGED),
+            json.loads(metadata.get("hsf_channels", "false")),
+        )
+
+
+def label_set(config: Config) -> LabelSet:
+    """The labels of a network that was trained with this configuration.
+
+    With the forgiving loss the channels are HSF's five subfields, and those CA fields that no
+    dataset told apart are merged: nothing taught the network where their border is.
+    """
+    datasets = config.datasets.datasets.values()
+    if config.models.use_forgiving_loss:
+        told_apart = {d.ca_type for d in datasets}
+        mode = next(mode for mode in _FINEST_FIRST if mode in told_apart)
+        return LabelSet(dict(HSF_LABELS), mode, True)
+    names: dict[int, list[str]] = {}
+    for dataset in datasets:
+        for label, name in sorted(dataset.labels_names.items()):
+            known = names.setdefault(label, [])
+            if name not in known:
+                known.append(name)
+    return LabelSet({k: " or ".join(v) for k, v in sorted(names.items())}, UNMERGED, False)

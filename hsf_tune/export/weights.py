@@ -1,0 +1,89 @@
+"""Decide which weights are exported: one network trained on every subject, or the fold models.
+
+`single` trains the strategy once more, as the fold models saw fewer subjects, and the best
+of them is the one with the easy subjects. `bag` takes the fold models as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+
+import torch
+
+from hsf_tune.config import Config
+from hsf_tune.data.cases import find_cases
+from hsf_tune.data.splits import Split
+from hsf_tune.errors import ModelError
+from hsf_tune.finetuning.finished import (
+    EXPORT,
+    FinishedRun,
+    TrainedModel,
+    choose_bag,
+    no_weights,
+)
+from hsf_tune.finetuning.fit import FINAL, TrialSpec, fit
+from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
+from hsf_tune.records import Event
+
+
+def train_single(
+    run: FinishedRun,
+    saved: SavedStrategy,
+    on_event: Callable[[Event], None],
+    *,
+    threads: int = 1,
+) -> TrainedModel:
+    """Train a strategy on every subject outside the test set.
+
+    The state is kept in the run's `export/`, so that an interrupted training goes on, and
+    a finished one is not repeated.
+
+    Raises:
+        ModelError: the strategy is the unchanged base model.
+        HsfTuneError: the data or the base model can't be used.
+    """
+    if not saved.strategy:
+        raise no_weights(run)
+    config = training_config(run.config, saved)
+    spec = single_spec(run, saved, config)
+    folder = run.folder / EXPORT / spec.trial
+    fit(config, spec, folder, on_event, threads=threads)
+    train = tuple(spec.split.train)
+    return TrainedModel(folder / FINAL, spec.trial, EXPORT, 1, spec.seed, train)
+
+
+def fold_models(run: FinishedRun, saved: SavedStrategy) -> list[TrainedModel]:
+    """An odd number of fold models of a strategy.
+
+    Raises:
+        ModelError: none is left on disk.
+    """
+    bag = choose_bag(run.models_of(saved.strategy))
+    if not bag:
+        if saved.strategy and strategy_key(saved.strategy) != strategy_key(run.saved.strategy):
+            raise ModelError(
+                f"{run.folder} has no weights of the strategy asked for; expected one that the"
+                " search has run and kept. Train it: --as single."
+            )
+        raise no_weights(run)
+    return bag
+
+
+def training_config(config: Config, saved: SavedStrategy) -> Config:
+    """The run's configuration with the precision of the strategy's own trials.
+
+    On a machine without a GPU, where half precision is slower, full precision takes its place.
+    """
+    on_gpu = config.lightning.accelerator != "cpu" and torch.cuda.is_available()
+    return config.with_values({"lightning.precision": saved.precision if on_gpu else "32-true"})
+
+
+def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> TrialSpec:
+    """The trial that trains on every subject outside the test set."""
+    test = set(run.test_subjects)
+    subjects = sorted({c.subject for c in find_cases(config.datasets)} - test)
+    split = Split(EXPORT, 1, tuple(subjects), ())
+    parts = [strategy_key(saved.strategy), str(saved.seed), *subjects, config.lightning.precision]
+    number = sha256("\n".join(parts).encode()).hexdigest()[:8]
+    return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)

@@ -1,0 +1,174 @@
+"""Read a run's folder once it is over: what it was made of, what it recommends, its weights.
+
+Used by whatever starts from a run: a base model for further finetuning, an export, a
+prediction. Which weights they take is decided here, in the same way for all of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hsf_tune.config import Config, config_from_dict
+from hsf_tune.errors import ModelError
+from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
+from hsf_tune.records import Records
+
+RECORDS, STRATEGY = "trials.jsonl", "best_strategy.yaml"
+EXPORT = "export"  # folder and phase of the model that is trained on every subject
+_PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """Weights of one trial, on disk.
+
+    Attributes:
+        train: qualified subjects that it was trained on.
+    """
+
+    path: Path
+    trial: str
+    phase: str
+    fold: int
+    seed: int
+    train: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run's folder, read.
+
+    Attributes:
+        saved: the recommended strategy, with all that repeats it.
+        dataset: `dataset.json`; {} where it is missing.
+    """
+
+    folder: Path
+    config: Config
+    records: Records
+    saved: SavedStrategy
+    dataset: Mapping[str, Any]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @property
+    def test_subjects(self) -> tuple[str, ...]:
+        """The locked test set; () where there is none."""
+        return tuple(self.dataset.get("splits", {}).get("test", ()))
+
+    def models_of(self, strategy: Mapping[str, Any]) -> list[TrainedModel]:
+        """Last epoch's weights of every finished trial of a strategy that are still there."""
+        key, found = strategy_key(strategy), []
+        for record in self.records.trials.values():
+            started, ended = record.started, record.ended
+            if not record.finished or ended is None or not ended.last_checkpoint:
+                continue
+            path = self.folder / ended.last_checkpoint
+            if strategy_key(started.strategy) == key and path.exists():
+                found.append(
+                    TrainedModel(
+                        path,
+                        started.trial,
+                        started.phase,
+                        started.fold,
+                        started.seed,
+                        tuple(started.train),
+                    )
+                )
+        return found
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is the folder of a search or of a single finetuning."""
+    return (path / RECORDS).is_file()
+
+
+def open_run(folder: Path) -> FinishedRun:
+    """Read the folder of a run that has come to a recommendation.
+
+    Raises:
+        ModelError: no run is there, or it has not ended.
+    """
+    folder = folder.expanduser().resolve()
+    if not is_run(folder):
+        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{RECORDS}"))
+        listed = f" Runs beside it: {', '.join(there[-8:])}." if there else ""
+        raise ModelError(
+            f"{folder} holds no run (there is no {RECORDS}). Expected the folder of a finished"
+            f" search or finetuning, outputs/NAME.{listed}"
+        )
+    if not (folder / STRATEGY).exists():
+        raise ModelError(
+            f"{folder} has not come to a recommendation yet (there is no {STRATEGY}). Let the"
+            f" search end: python tune.py --resume {folder.name}."
+        )
+    plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    dataset = folder / "dataset.json"
+    return FinishedRun(
+        folder,
+        config_from_dict(plain),
+        Records(folder),
+        load_strategy(folder / STRATEGY),
+        json.loads(dataset.read_text(encoding="utf-8")) if dataset.exists() else {},
+    )
+
+
+def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:
+    """An odd number of fold models, whatever their scores.
+
+    One a fold, of the lowest seed; of the confirmation where there is one, as its folds leave
+    fewer subjects out. An even number would tie when the models vote, so the last fold is
+    dropped then; choosing by score would prefer the fold with the easy subjects.
+    """
+    for phase in _PHASES:
+        of_fold: dict[int, TrainedModel] = {}
+        for model in sorted((m for m in models if m.phase == phase), key=lambda m: m.seed):
+            of_fold.setdefault(model.fold, model)
+        bag = [of_fold[fold] for fold in sorted(of_fold)]
+        if bag:
+            return bag if len(bag) % 2 else bag[:-1]
+    return []
+
+
+def best_weights(run: FinishedRun) -> Path:
+    """The one file of weights that stands for a run.
+
+    The exported model, trained on every subject, where there is one; else the recommended
+    trial's own; else a fold model of the recommended strategy.
+
+    Raises:
+        ModelError: none is left.
+    """
+    exported = [p.parent / "final.safetensors" for p in run.folder.glob(f"{EXPORT}/*/ended.json")]
+    models = run.models_of(run.saved.strategy)
+    own = [m.path for m in models if m.trial == run.saved.trial]
+    candidates = [
+        *sorted((p for p in exported if p.exists()), key=lambda p: -p.stat().st_mtime),
+        *own,
+        *(m.path for m in choose_bag(models)),
+    ]
+    if not candidates:
+        raise no_weights(run)
+    return candidates[0]
+
+
+def no_weights(run: FinishedRun) -> ModelError:
+    """The error where a run's recommended strategy has left no weights."""
+    if not run.saved.strategy:
+        return ModelError(
+            f"{run.folder} recommends the unchanged base model, {run.saved.base_name}; it has no"
+            " finetuned weights. Use that base model as it is."
+        )
+    return ModelError(
+        f"{run.folder} has no weights of its recommended strategy left (expected"
+        f" checkpoints/TRIAL/final.safetensors). Train it once more: python scripts/export.py"
+        f" {run.folder} --as single."
+    )

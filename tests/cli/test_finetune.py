@@ -1,0 +1,117 @@
+"""`finetune.py` as a user runs it, the documented call above all."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from hsf_tune.model.arunet import Architecture, ARUNet
+from hsf_tune.model.weights import save
+from hsf_tune.records import Records
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTED = [
+    "datasets=custom_dataset",
+    "finetuning.out_channels=8",
+    "models.lr=1e-3",
+    "models.use_forgiving_loss=False",
+]
+
+
+def finetune(*words, cwd):
+    return subprocess.run(
+        [sys.executable, str(ROOT / "finetune.py"), *map(str, words)],
+        cwd=cwd,
+        env={
+            "PYTHONPATH": str(ROOT),
+            "HSF_TUNE_CACHE": str(cwd / "cache"),
+            "PATH": "/usr/bin:/bin",
+        },
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+
+
+@pytest.fixture(scope="module")
+def published_layout(tmp_path_factory):
+    """Subjects with 7 labels in the folders and names that conf/datasets/custom_dataset.yaml says."""
+    folder = tmp_path_factory.mktemp("hsf")
+    rng = np.random.default_rng(1)
+    stem = "{}t2w_Hippocampus_{}_ElasticSyN_{}crop.nii.gz"
+    for number in range(1, 4):
+        subject = folder / "hippocampus_clark_3T" / f"sub-{number:02d}"
+        subject.mkdir(parents=True)
+        for side in ("left", "right"):
+            labels = np.zeros((16, 24, 16), np.uint8)
+            for label in range(1, 8):
+                labels[4:12, 3 * label - 1 : 3 * label + 2, 4:12] = label
+            image = labels + rng.normal(0, 0.2, labels.shape)
+            for prefix in ("", "averaged_"):
+                for array, middle in ((image + len(prefix) / 9, ""), (labels, "seg_")):
+                    name = stem.format(prefix, side, middle)
+                    kind = np.uint8 if middle else np.float32
+                    noisy = array if middle else array + rng.normal(0, 0.01, array.shape)
+                    nib.save(nib.Nifti1Image(noisy.astype(kind), np.eye(4)), subject / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_base(tmp_path_factory):
+    path = tmp_path_factory.mktemp("base") / "tiny.safetensors"
+    save(path, ARUNet(Architecture(f_maps=2)), {"name": "tiny"})
+    return path
+
+
+def test_the_documented_call_in_a_fresh_clone_names_the_one_missing_key(tmp_path):
+    done = finetune(*DOCUMENTED, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: datasets.main_path is not set")
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_documented_call_finetunes_once_main_path_is_given(
+    published_layout, tiny_base, tmp_path
+):
+    done = finetune(
+        *DOCUMENTED,
+        f"datasets.main_path={published_layout}",
+        f"models.checkpoint={tiny_base}",
+        "lightning.max_epochs=2",
+        "tracking.enabled=False",
+        "--name",
+        "mine",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.splitlines()[0].startswith("Base model: tiny")
+    folder = tmp_path / "outputs" / "mine"
+    (record,) = Records(folder).trials.values()
+    assert record.finished
+    assert record.started.strategy["models.lr"] == 0.001
+    labels = {row["label"] for row in csv.DictReader((folder / "scores.csv").open())}
+    assert labels == {"DG", "CA2/3", "CA1", "PRESUB", "UNCUS", "PARASUB", "KYST"}
+    cases = json.loads((folder / "dataset.json").read_text())["cases"]
+    assert len(cases) == 12
+    assert (folder / "best_strategy.yaml").exists()
+
+
+def test_a_depth_that_the_network_lacks_is_refused_before_anything_trains(
+    published_layout, tiny_base, tmp_path
+):
+    done = finetune(
+        *DOCUMENTED,
+        f"datasets.main_path={published_layout}",
+        f"models.checkpoint={tiny_base}",
+        "finetuning.depth=5",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "finetuning.depth is 5" in done.stderr
+    assert not (tmp_path / "outputs").exists()

@@ -1,0 +1,143 @@
+"""Records: nothing is lost, nothing half-written is believed."""
+
+import csv
+import errno
+import json
+import math
+import os
+
+import pytest
+
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.records import (
+    EpochEnded,
+    Note,
+    Records,
+    Score,
+    TrialEnded,
+    TrialStarted,
+    event_from_dict,
+    event_to_dict,
+    label_means,
+    mean_dice,
+    subject_means,
+    write_text,
+)
+
+STARTED = TrialStarted(
+    trial="t1",
+    phase="explore",
+    arm="encoder",
+    strategy={"finetuning.depth": 2, "models.lr": 0.001},
+    fold=1,
+    seed=42,
+    max_epochs=3,
+    train=["d/a", "d/b"],
+    validate=["d/c"],
+    time=1.0,
+)
+SCORES = [
+    Score("d/c", "c-left", "DG", "dice", 0.8),
+    Score("d/c", "c-left", "CA1", "dice", 0.6),
+    Score("d/c", "c-right", "DG", "dice", 0.5),
+    Score("d/c", "c-right", "CA1", "dice", math.nan),
+    Score("d/e", "e-left", "DG", "dice", 1.0),
+    Score("d/e", "e-left", "CA1", "volume_mm3", 900.0),
+]
+ENDED = TrialEnded("t1", "finished", dice=0.8, epochs=3, scores=SCORES, time=9.0)
+
+
+def epoch(number, dice):
+    return EpochEnded("t1", number, {"val_dice": dice, "train_loss": 1.0}, time=2.0 + number)
+
+
+def test_events_come_back_from_disk_as_they_were(tmp_path):
+    events = [STARTED, epoch(0, 0.1), epoch(1, 0.2), Note("warning", "x", {"a": 1}, 3.0)]
+    Records(tmp_path).extend(events)
+    again = Records(tmp_path)
+    assert again.trials["t1"].started == STARTED
+    assert again.trials["t1"].curve("val_dice") == ([0, 1], [0.1, 0.2])
+    assert again.notes == [events[-1]]
+
+
+def test_scores_that_are_not_a_number_are_valid_json_and_come_back():
+    text = json.dumps(event_to_dict(ENDED), allow_nan=False)
+    back = event_from_dict(json.loads(text))
+    assert math.isnan(back.scores[3].value)
+    assert back.scores[0] == SCORES[0]
+
+
+def test_a_line_that_a_crash_cut_short_is_dropped_and_the_next_one_kept(tmp_path):
+    records = Records(tmp_path)
+    records.extend([STARTED, epoch(0, 0.1)])
+    with records.path.open("a") as file:
+        file.write('{"event": "epoch_ended", "tri')
+    again = Records(tmp_path)
+    again.append(epoch(1, 0.2))
+    assert list(Records(tmp_path).trials["t1"].epochs) == [0, 1]
+
+
+def test_an_epoch_reported_twice_counts_once_with_its_later_value(tmp_path):
+    records = Records(tmp_path)
+    records.extend([STARTED, epoch(0, 0.1), epoch(0, 0.3)])
+    assert Records(tmp_path).trials["t1"].curve("val_dice") == ([0], [0.3])
+
+
+def test_a_trial_that_goes_on_keeps_its_epochs(tmp_path):
+    records = Records(tmp_path)
+    records.extend([STARTED, epoch(0, 0.1), STARTED, epoch(1, 0.2)])
+    assert list(records.trials["t1"].epochs) == [0, 1]
+
+
+def test_a_full_disk_is_told_and_leaves_whole_lines(tmp_path, monkeypatch):
+    records = Records(tmp_path)
+    records.append(STARTED)
+    before = records.path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(HsfTuneError, match=r"No space left.*--resume"):
+        records.append(epoch(0, 0.1))
+    assert records.path.read_bytes() == before
+    assert not records.trials["t1"].epochs
+
+
+def test_means_are_by_subject_then_over_subjects():
+    """c: left (.8 + .6)/2 = .7, right .5 alone -> .6; e: 1. Their mean: .8."""
+    assert subject_means(SCORES) == pytest.approx({"d/c": 0.6, "d/e": 1.0})
+    assert mean_dice(SCORES) == pytest.approx(0.8)
+    assert label_means(SCORES) == pytest.approx({"DG": (0.65 + 1.0) / 2, "CA1": 0.6})
+
+
+def test_no_scores_have_no_mean():
+    assert math.isnan(mean_dice([]))
+
+
+def test_tables_have_a_row_a_trial_and_a_row_a_score(tmp_path):
+    records = Records(tmp_path)
+    records.extend([STARTED, epoch(0, 0.1), ENDED])
+    records.write_tables()
+    trials = list(csv.DictReader((tmp_path / "trials.csv").open()))
+    scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
+    assert [(t["trial"], t["status"], t["dice"]) for t in trials] == [("t1", "finished", "0.8")]
+    assert len(scores) == len(SCORES)
+    assert scores[3]["value"] == ""
+    assert list(scores[0]) == [
+        "phase", "trial", "arm", "fold", "seed", "subject", "case", "label", "metric", "value",
+    ]  # fmt: skip
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def crash(*_):
+        raise OSError("killed")
+
+    monkeypatch.setattr(os, "replace", crash)
+    with pytest.raises(OSError, match="killed"):
+        write_text(path, "new")
+    assert path.read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
