@@ -60,7 +60,7 @@ def _models(
         models = fold_models(run, saved)
         console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
         return models
-    prepared = prepare(training_config(run.config, saved), console)
+    prepared = prepare(training_config(run.config, saved), console, "finetune")
     left_out = len(run.test_subjects)
     subjects = len({c.subject for c in prepared.cases}) - left_out
     console.print(
