@@ -116,7 +116,7 @@ class GridTable:
     def true_dice(self) -> dict[str, float]:
         """Key -> mean over all folds of the last Dice; a fold where it failed counts as 0."""
         return {
-            key: math.fsum(self._dice(key, fold) for fold in self.folds) / len(self.folds)
+            key: math.fsum(self.dice(key, fold) for fold in self.folds) / len(self.folds)
             for key in self.strategies
         }
 
@@ -144,7 +144,8 @@ class GridTable:
                     break
         return found
 
-    def _dice(self, key: str, fold: int) -> float:
+    def dice(self, key: str, fold: int) -> float:
+        """The last Dice on a fold; 0 where the training failed or there was none."""
         training = self.trainings.get((key, fold))
         return 0.0 if training is None or training.dice is None else training.dice
 
