@@ -125,7 +125,9 @@ def compare(
     Raises:
         SearchError: the table lacks a training that a search asked for.
     """
-    tasks = [(setting, seed + i, workers, tolerance) for setting in settings for i in range(searches)]
+    tasks = [
+        (setting, seed + i, workers, tolerance) for setting in settings for i in range(searches)
+    ]
     if processes == 1:
         benches = _Benches(table)
         found = [benches.run(task) for task in tasks]
