@@ -37,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     config, _ = compose_config(parse_overrides(args.overrides), config_dir=args.config_dir)
     console = Console(soft_wrap=False)
     if config.datasets.base == "demo":

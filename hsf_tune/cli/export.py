@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _export(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     began_s = time.perf_counter()
     run = open_run(args.run)
@@ -60,7 +60,7 @@ def _models(
         models = fold_models(run, saved)
         console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
         return models
-    prepared = prepare(training_config(run.config, saved), console)
+    prepared = prepare(training_config(run.config, saved), console, "finetune")
     left_out = len(run.test_subjects)
     subjects = len({c.subject for c in prepared.cases}) - left_out
     console.print(

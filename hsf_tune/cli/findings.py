@@ -103,9 +103,10 @@ def show_faults(findings: Findings, config: Config, console: Console) -> None:
 
 def show_warnings(findings: Findings, console: Console) -> None:
     """What does not stop a run."""
-    if findings.warnings:
-        n = len(findings.warnings)
-        console.print(f"\n[bold yellow]{_count(n, 'warning')}[/]", highlight=False)
+    if not findings.warnings:
+        return
+    n = len(findings.warnings)
+    console.print(f"\n[bold yellow]{_count(n, 'warning')}[/]", highlight=False)
     rows = Table.grid(padding=(0, 1))
     for sentence in findings.warnings:
         rows.add_row(" -", Text(sentence))

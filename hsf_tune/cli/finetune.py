@@ -14,6 +14,7 @@ from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
+    note_versions,
     prepare,
     require_new,
     run_files,
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _finetune(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     flags = {"name": args.name, "output": args.output, "seed": args.seed}
     config, saved = compose_config(
         parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
@@ -87,6 +88,7 @@ def _train(
     threads: int,
 ) -> TrialEnded:
     records = Records(folder)
+    note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
     expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
     status = "failed"

@@ -31,7 +31,7 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Records, write_text
+from hsf_tune.records import Event, Note, Records, write_text
 from hsf_tune.tracking import RUN_FILES, MlflowTracker
 
 PACKAGES = (
@@ -97,6 +97,8 @@ def write_run_files(
     prepared: Prepared,
     splits: dict[str, Any],
     command: str,
+    *,
+    draw: bool = True,
 ) -> None:
     """`config.yaml`, `dataset.json` and contact sheets: what the run is made of."""
     header = f"# The configuration of this run, resolved.\n{COMMAND} {command}\n"
@@ -105,7 +107,7 @@ def write_run_files(
         header + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
     )
     write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
-    if not any(folder.glob("contact-sheet-*.png")):
+    if draw:
         draw_sheets(prepared.findings, prepared.config, folder)
 
 
@@ -145,6 +147,14 @@ def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version(), "hsf_tune": __version__}
     return found | {name: version(name) for name in PACKAGES}
+
+
+def note_versions(records: Records) -> None:
+    """Write down what the run is computed with, again where it goes on with something else."""
+    found = versions()
+    known = [note.data for note in records.notes if note.about == "versions"]
+    if not known or dict(known[-1]) != found:
+        records.append(Note("versions", "what this run is computed with", found))
 
 
 def write_through(
@@ -193,12 +203,12 @@ def run_files(folder: Path) -> list[Path]:
 
 
 def require_new(folder: Path, name: str) -> None:
-    """Refuse to write into a run that exists.
+    """Refuse to write into a run that exists; one that was stopped before any trial does not.
 
     Raises:
-        ConfigError: the folder holds records already.
+        ConfigError: the folder holds trials already.
     """
-    if (folder / "trials.jsonl").exists():
+    if Records(folder).trials:
         raise ConfigError(
             f"{folder} holds a run already; nothing was changed. Choose another --name, or go on"
             f" with it: --resume {name}."

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from hsf_tune.cli.compose import Overrides, compose_config, make_paths_absolute
-from hsf_tune.cli.prepare import COMMAND, Prepared, file_hashes, versions
+from hsf_tune.cli.prepare import COMMAND, Prepared, file_hashes
 from hsf_tune.config import Config, config_from_dict, set_values
 from hsf_tune.data.splits import Splits
 from hsf_tune.errors import ConfigError
@@ -195,7 +195,7 @@ def require_same_space(earlier: Earlier, space: Space) -> None:
 
 def configuration_note(config: Config, space: Space | None, changes: str = "") -> Note:
     """What a run is made of, for its records."""
-    made_of = {"config": config.to_dict(), "versions": versions()}
+    made_of = {"config": config.to_dict()}
     if space is not None:
         made_of["space"] = space.to_dict()
     return Note(CONFIGURATION, changes, made_of)

@@ -19,6 +19,7 @@ from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
+    note_versions,
     prepare,
     require_new,
     run_files,
@@ -37,7 +38,7 @@ from hsf_tune.cli.resume import (
 )
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
-from hsf_tune.cli.winner import write_recommended
+from hsf_tune.cli.winner import test_jobs, write_recommended
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _tune(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     if args.list_spaces:
         for name, about in list_spaces().items():
@@ -123,8 +124,21 @@ def _search(
             require_new(folder, name)
         records = Records(folder)
         _write_down(prepared, config, space, splits, words, earlier, records, console)
-    for note in splits.notes:
-        console.print(f"Note: {note}", highlight=False)
+        for note in splits.notes:
+            console.print(f"Note: {note}", highlight=False)
+        return _run(prepared, config, space, splits, records, console)
+
+
+def _run(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    records: Records,
+    console: Console,
+) -> int:
+    folder, name = records.folder, records.folder.name
+    note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
     planned = plan_search(config, space, splits, base_comparable=comparable)
@@ -147,6 +161,7 @@ def _search(
                 records,
                 base_comparable=comparable,
                 observers=[*([tracker] if tracker else []), progress],
+                choose_test=lambda _: test_jobs(folder, config, splits),
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
         return _finish(prepared, config, splits, folder, records, outcome, console)
@@ -179,7 +194,8 @@ def _write_down(
     command = earlier.command if earlier else shlex.join(["tune.py", *words])
     text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
     write_text(folder / "space.yaml", text)
-    write_run_files(folder, config, prepared, splits.to_dict(), command)
+    draw = earlier is None
+    write_run_files(folder, config, prepared, splits.to_dict(), command, draw=draw)
     records.append(configuration_note(config, space, changes))
 
 

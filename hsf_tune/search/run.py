@@ -203,10 +203,16 @@ def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One search a folder at a time; the lock goes with the process that holds it."""
+    """One search a folder at a time; the lock goes with the process that holds it.
+
+    A process that holds it may take it again.
+
+    Raises:
+        SearchError: another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
+        with FileLock(folder / ".lock", timeout=0, is_singleton=True):
             yield
     except Timeout:
         raise SearchError(
