@@ -188,9 +188,9 @@ def require_same_space(earlier: Earlier, space: Space) -> None:
         return
     before, now = _flat_space(earlier.noted["space"]), _flat_space(space.to_dict())
     found = _differences(before, now)
-    refused = [_changed(*entry) for entry in found if not _may_change(*entry)]
+    refused = [entry for entry in found if entry[0] == "name" or not _may_change(*entry)]
     if refused:
-        raise _refusal(earlier, [f"search space: {line}" for line in refused])
+        raise _refusal(earlier, [f"search space: {_changed(*entry)}" for entry in refused])
 
 
 def configuration_note(config: Config, space: Space | None, changes: str = "") -> Note:
