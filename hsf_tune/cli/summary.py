@@ -135,11 +135,9 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
     console.print(table)
     console.print(report["verdict"]["sentence"], highlight=False)
     recommendation = report.get("recommendation")
-    if recommendation:
-        console.print(
-            f"Recommended: {describe(recommendation['strategy'])}. {recommendation['reason']}",
-            highlight=False,
-        )
+    if recommendation and recommendation["strategy"] is not None:
+        chosen = describe(recommendation["strategy"])
+        console.print(f"Recommended: {chosen}. {recommendation['reason']}", highlight=False)
     if (folder / BEST).exists():
         console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
     console.print(
