@@ -7,6 +7,7 @@ Scores, curves and figures are small beside the weights and are not counted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from dataclasses import dataclass
@@ -103,7 +104,11 @@ def require_room(use: DiskUse, config: Config, folder: Path, used: int = 0) -> N
 
 def used_bytes(folder: Path) -> int:
     """Of all files below a folder; 0 where there is none."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # another process may remove it at this moment
+            total += path.stat().st_size if path.is_file() else 0
+    return total
 
 
 def _kept_trials(plan: RacePlan) -> int:

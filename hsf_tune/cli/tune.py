@@ -44,11 +44,11 @@ from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, write_text
+from hsf_tune.records import Records, sole_writer, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
-from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
+from hsf_tune.search.run import SearchOutcome, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
@@ -114,7 +114,7 @@ def _search(
     config = fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
     _require_room(prepared, config, space, splits, folder, console)
-    with locked(folder):
+    with sole_writer(folder):
         if earlier is None:
             require_new(folder, name)
         records = Records(folder)

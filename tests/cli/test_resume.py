@@ -248,7 +248,7 @@ def test_a_run_in_use_by_another_process_is_left_alone(begun, searching):
         code, text, call = searching("--resume", "first", "--strategies-per-arm", "20")
         other.stdin.close()
     assert (code, call) == (1, None)
-    assert "another search of that name is running" in text
+    assert "another run of that name is going on" in text
     assert files_of(folder) == before
 
 
