@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
@@ -123,6 +124,7 @@ def _trainer(
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
         callbacks=callbacks,
+        plugins=[LightningEnvironment()],  # in a SLURM job, one device all the same
         logger=False,
         enable_checkpointing=True,
         enable_progress_bar=False,
