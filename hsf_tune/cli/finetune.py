@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def _finetune(words: list[str]) -> int:
     _warn(prepared, config, strategy, console)
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
     write_run_files(
-        folder, config, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words]
+        folder, config, prepared, {"finetune": split.to_dict()}, shlex.join(["finetune.py", *words])
     )
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
     ended = _train(prepared, config, spec, folder, console, name, threads)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 import yaml
 from rich.console import Console
 
-from hsf_tune.cli.compose import Overrides, compose_config, parse_overrides
+from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
@@ -25,10 +26,20 @@ from hsf_tune.cli.prepare import (
     start_tracking,
     write_run_files,
 )
+from hsf_tune.cli.resume import (
+    Earlier,
+    accepted_changes,
+    asked_for,
+    configuration_note,
+    describe_changes,
+    open_earlier,
+    require_same_data,
+    require_same_space,
+)
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
 from hsf_tune.cli.winner import test_jobs, write_recommended
-from hsf_tune.config import Config, config_from_dict
+from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
@@ -43,7 +54,7 @@ from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
+from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
@@ -54,6 +65,7 @@ EXAMPLES = """examples:
   python tune.py --space default datasets=custom_dataset datasets.main_path=/data/hsf \\
       finetuning.out_channels=8 models.use_forgiving_loss=False
   python tune.py --resume NAME                                  # go on after any interruption
+  python tune.py --resume NAME --strategies-per-arm 20          # try more; the rest stays as it was
 """
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -71,19 +83,30 @@ def _tune(words: list[str]) -> int:
         for name, about in list_spaces().items():
             console.print(f"[bold]{name:<10}[/] {about}", highlight=False)
         return 0
-    if args.resume:
-        config, space_name, overrides = _resumed(args)
-    else:
-        overrides = parse_overrides(args.overrides)
+    overrides = parse_overrides(args.overrides)
+    earlier = _earlier(args) if args.resume else None
+    if earlier is None:
         config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
-        space_name = args.space
+        fixed = {**overrides.values, **_given(_flags(args))}
+    else:
+        config = asked_for(earlier, overrides, _flags(args), args.config_dir)
+        fixed = accepted_changes(earlier, config)
     prepared = prepare(config, console, "search")
-    space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
-    config = space.config
-    splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
+    if earlier is None:
+        space = load_space(args.space or "default", config, blocks=prepared.blocks, fixed=fixed)
+        splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
+    else:
+        require_same_data(earlier, prepared)
+        space = load_space(str(earlier.space_file), config, blocks=prepared.blocks, fixed=fixed)
+        require_same_space(earlier, space)
+        if args.space:
+            own = {**overrides.values, **fixed}
+            other = load_space(args.space, config, blocks=prepared.blocks, fixed=own)
+            require_same_space(earlier, other)
+        splits = earlier.splits
     if args.dry_run:
         return _dry_run(prepared, space, splits, console)
-    return _search(prepared, space, splits, words, args.resume, console)
+    return _search(prepared, space, splits, words, earlier, console)
 
 
 def _search(
@@ -91,24 +114,40 @@ def _search(
     space: Space,
     splits: Splits,
     words: Sequence[str],
-    resume: str | None,
+    earlier: Earlier | None,
     console: Console,
 ) -> int:
     config = _fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
-    if resume is None:
-        require_new(folder, name)
-        write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
-        text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
-        write_text(folder / "space.yaml", text)
-    for note in splits.notes:
-        console.print(f"Note: {note}", highlight=False)
-    records = Records(folder)
+    with locked(folder):
+        if earlier is None:
+            require_new(folder, name)
+        records = Records(folder)
+        _write_down(prepared, config, space, splits, words, earlier, records, console)
+        for note in splits.notes:
+            console.print(f"Note: {note}", highlight=False)
+        return _run(prepared, config, space, splits, records, console)
+
+
+def _run(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    records: Records,
+    console: Console,
+) -> int:
+    folder, name = records.folder, records.folder.name
     note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
     comparable = base_comparable(prepared.base, config)
     planned = plan_search(config, space, splits, base_comparable=comparable)
-    console.print(f"Search {name}: {planned.trials} trials -> {folder}", highlight=False)
+    done = sum(record.ended is not None for record in records.trials.values())
+    going_on = f", {done} of them done" if done else ""
+    console.print(
+        f"Search {name} in the space {space.name}: {planned.trials} trials{going_on} -> {folder}",
+        highlight=False,
+    )
     expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
     status = "failed"
     try:
@@ -132,6 +171,34 @@ def _search(
             tracker.close(timeout_s=60, status=status)
 
 
+def _write_down(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    words: Sequence[str],
+    earlier: Earlier | None,
+    records: Records,
+    console: Console,
+) -> None:
+    """What the run is made of, as files and in its records; again where something changed."""
+    changes = ""
+    if earlier is not None:
+        accepted = accepted_changes(earlier, config)
+        if earlier.noted and not accepted:
+            return
+        changes = describe_changes(earlier, accepted)
+        if changes:
+            console.print(f"Note: {changes}", highlight=False)
+    folder = records.folder
+    command = earlier.command if earlier else shlex.join(["tune.py", *words])
+    text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
+    write_text(folder / "space.yaml", text)
+    draw = earlier is None
+    write_run_files(folder, config, prepared, splits.to_dict(), command, draw=draw)
+    records.append(configuration_note(config, space, changes))
+
+
 def _finish(
     prepared: Prepared,
     config: Config,
@@ -149,8 +216,10 @@ def _finish(
     write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
     if outcome.status == "interrupted":
+        elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
         console.print(
-            f"Stopped. Go on with: python tune.py --resume {folder.name}", highlight=False
+            f"Stopped. Go on with: python tune.py --resume {folder.name}{elsewhere}",
+            highlight=False,
         )
     if outcome.failed_arms:
         console.print(
@@ -213,25 +282,17 @@ def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
     return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
 
-def _resumed(args: argparse.Namespace) -> tuple[Config, str, Overrides]:
-    """The configuration, space and overrides that a run was started with.
+def _earlier(args: argparse.Namespace) -> Earlier:
+    """The run that `--resume` names.
 
     Raises:
-        ConfigError: there is no such run, or the command line asks for something else.
+        ConfigError: there is none, or `--name` names another.
     """
-    folder = Path(args.output or "outputs") / args.resume
-    if not (folder / "config.yaml").exists():
-        found = sorted(p.parent.name for p in folder.parent.glob("*/trials.jsonl"))
-        listed = f" Runs there: {', '.join(found[-8:])}." if found else ""
-        raise ConfigError(f"--resume {args.resume}: {folder} holds no run.{listed}")
-    if args.overrides:
+    if args.name not in (None, args.resume):
         raise ConfigError(
-            f"--resume {args.resume} goes on with the configuration that the run was started with;"
-            f" {' '.join(args.overrides)} would change it. Leave it away, or start a new run."
+            f"--resume {args.resume} goes on under that name; leave --name {args.name} away."
         )
-    plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    config = config_from_dict({**plain, "name": args.resume, "output": str(folder.parent)})
-    return config, str(folder / "space.yaml"), Overrides({}, {}, None)
+    return open_earlier(Path(args.output or "outputs") / args.resume)
 
 
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
@@ -250,9 +311,8 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _fixed(overrides: Overrides) -> dict[str, Any]:
-    """Keys that the command line or a strategy file sets, and the space searches no more."""
-    return dict(overrides.values)
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flags.items() if value is not None}
 
 
 def _seconds(text: str | None) -> float | None:
@@ -275,7 +335,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("overrides", nargs="*", metavar="key=value", help="configuration overrides")
-    add("--space", default="default", metavar="NAME_OR_PATH", help="search space; default: default")
+    add("--space", metavar="NAME_OR_PATH", help="search space; default: default")
     add("--list-spaces", action="store_true", help="show the spaces that come with the tool")
     add("--dry-run", action="store_true", help="show what would run, and for how long; run nothing")
     add("--name", help="of the run; default: tune-SPACE-DATASET-TIME")
