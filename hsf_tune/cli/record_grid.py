@@ -122,7 +122,7 @@ def _lay_grid(args: argparse.Namespace, config: Config, prepared: Prepared) -> _
     else:
         space = load_space(args.space, config, blocks=blocks)
     content = space.to_dict()
-    points = {LR: tuple(args.rates or (SMALL_RATES if args.small else RATES))}
+    points = {LR: args.rates or (SMALL_RATES if args.small else RATES)}
     laid = grid_of(content, points)
     grid = build_space(space.name, laid, space.config, blocks, {}, "the grid")
     most = max(Counter(arm for arm, _ in every_strategy(grid)).values())
@@ -196,6 +196,14 @@ def _claim_folder(recording: _Recording) -> None:
         write_text(path, text)
 
 
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ",".join(f"{rate:g}" for rate in rates)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="record_grid.py",
@@ -208,7 +216,7 @@ def _parser() -> argparse.ArgumentParser:
     add("overrides", nargs="*", metavar="key=value", help="configuration overrides")
     add("--space", default="default", metavar="NAME_OR_PATH", help="space to lay the grid over")
     add("--small", action="store_true", help="instead of a space: 40 trainings, in minutes")
-    add("--rates", type=float, nargs="+", metavar="LR", help="to record; default: 6 (small: 5)")
+    add("--rates", type=_rates, metavar="LR,LR", help=f"default: {_listed(RATES)}, or 5 if small")
     add("--folds", type=int, default=FOLDS, metavar="N", help=f"default: {FOLDS}")
     add("--dry-run", action="store_true", help="say how many trainings it takes; run nothing")
     add("--table", type=Path, metavar="FILE", help="default: <output>/<name>/table.json")

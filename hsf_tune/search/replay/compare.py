@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from statistics import fmean, median, stdev
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import describe, strategy_key
@@ -218,6 +217,8 @@ def whole_grid(table: GridTable, tolerance: float = TOLERANCE) -> Whole:
 
 def agreement(table: GridTable) -> float:
     """Spearman's rank correlation between fold 1 and the mean of the other folds."""
+    from scipy.stats import spearmanr  # takes longer to import than a search to replay
+
     first = [table.dice(key, table.folds[0]) for key in table.strategies]
     others = [fmean(table.dice(key, f) for f in table.folds[1:]) for key in table.strategies]
     return float(spearmanr(np.array(first), np.array(others)).statistic)
