@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _predict(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
     if args.tta < 1:

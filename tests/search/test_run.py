@@ -192,6 +192,24 @@ def test_second_search_on_the_same_folder_is_refused(explored, tmp_path):
     assert not (tmp_path / "run" / "trials.jsonl").exists()
 
 
+def test_full_disk_ends_the_search_and_fails_no_trial(explored):
+    """The error says what to do; once there is room, the search goes on to its end."""
+    disk = {"trials": "encoder-001-f1", "epoch": 3, "kind": "disk", "once": True}
+    with pytest.raises(SearchError, match=r"explore-encoder-001-f1 stopped: no space left.*--res"):
+        explored([disk], n=2)
+    outcome, records = explored([disk], n=2)
+    assert outcome.status == "finished"
+    assert all(r.finished for r in records.trials.values())
+
+
+def test_vanished_folder_ends_the_search(explored, tmp_path):
+    """The records are not begun anew in its place."""
+    vanish = {"trials": "encoder-001-f1", "epoch": 3, "kind": "vanish"}
+    with pytest.raises(SearchError, match=r"trials.jsonl has vanished"):
+        explored([vanish], n=2)
+    assert not (tmp_path / "run" / "trials.jsonl").exists()
+
+
 def test_time_budget_ranks_what_is_done_and_can_be_lifted(explored):
     """What is done by then is ranked; without the budget the search goes on to the same end."""
     _, whole = explored(name="whole", sampler="random")
