@@ -17,6 +17,7 @@ from rich.console import Console
 from hsf_tune.cli.compose import Overrides, compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
+    describe_dataset,
     new_run_folder,
     note_versions,
     prepare,
@@ -25,10 +26,11 @@ from hsf_tune.cli.prepare import (
     start_tracking,
     write_run_files,
 )
+from hsf_tune.cli.resume import read_resumed, require_same_data
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.summary import print_plan, print_result
 from hsf_tune.cli.winner import test_jobs, write_recommended
-from hsf_tune.config import Config, config_from_dict
+from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
@@ -43,7 +45,8 @@ from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
+from hsf_tune.search.retention import drop_checkpoints
+from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
@@ -72,15 +75,18 @@ def _tune(words: list[str]) -> int:
             console.print(f"[bold]{name:<10}[/] {about}", highlight=False)
         return 0
     if args.resume:
-        config, space_name, overrides = _resumed(args)
+        config, folder = read_resumed(args.resume, args.output, _flags(args), args.overrides)
+        space_name, overrides = str(folder / "space.yaml"), Overrides({}, {}, None)
     else:
         overrides = parse_overrides(args.overrides)
         config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
         space_name = args.space
     prepared = prepare(config, console, "search")
-    space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
+    space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides, args))
     config = space.config
     splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
+    if args.resume:
+        require_same_data(folder, describe_dataset(prepared, splits.to_dict()))
     if args.dry_run:
         return _dry_run(prepared, space, splits, console)
     return _search(prepared, space, splits, words, args.resume, console)
@@ -96,13 +102,27 @@ def _search(
 ) -> int:
     config = _fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
-    if resume is None:
-        require_new(folder, name)
-        write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
-        text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
-        write_text(folder / "space.yaml", text)
-    for note in splits.notes:
-        console.print(f"Note: {note}", highlight=False)
+    with locked(folder):
+        if resume is None:
+            require_new(folder, name)
+            write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
+            text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
+            write_text(folder / "space.yaml", text)
+        for note in splits.notes:
+            console.print(f"Note: {note}", highlight=False)
+        return _run(prepared, config, space, splits, name, folder, console)
+
+
+def _run(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    name: str,
+    folder: Path,
+    console: Console,
+) -> int:
+    """Run or go on with a search in its folder, and say what it found."""
     records = Records(folder)
     note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
@@ -130,6 +150,8 @@ def _search(
         if tracker:
             tracker.log_artifacts(run_files(folder))
             tracker.close(timeout_s=60, status=status)
+        if status == "finished":
+            drop_checkpoints(records, config.search.keep_checkpoints)
 
 
 def _finish(
@@ -213,27 +235,6 @@ def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
     return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
 
-def _resumed(args: argparse.Namespace) -> tuple[Config, str, Overrides]:
-    """The configuration, space and overrides that a run was started with.
-
-    Raises:
-        ConfigError: there is no such run, or the command line asks for something else.
-    """
-    folder = Path(args.output or "outputs") / args.resume
-    if not (folder / "config.yaml").exists():
-        found = sorted(p.parent.name for p in folder.parent.glob("*/trials.jsonl"))
-        listed = f" Runs there: {', '.join(found[-8:])}." if found else ""
-        raise ConfigError(f"--resume {args.resume}: {folder} holds no run.{listed}")
-    if args.overrides:
-        raise ConfigError(
-            f"--resume {args.resume} goes on with the configuration that the run was started with;"
-            f" {' '.join(args.overrides)} would change it. Leave it away, or start a new run."
-        )
-    plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    config = config_from_dict({**plain, "name": args.resume, "output": str(folder.parent)})
-    return config, str(folder / "space.yaml"), Overrides({}, {}, None)
-
-
 def _flags(args: argparse.Namespace) -> dict[str, Any]:
     """Dotted keys of the flags that were given."""
     return {
@@ -250,9 +251,10 @@ def _flags(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _fixed(overrides: Overrides) -> dict[str, Any]:
-    """Keys that the command line or a strategy file sets, and the space searches no more."""
-    return dict(overrides.values)
+def _fixed(overrides: Overrides, args: argparse.Namespace) -> dict[str, Any]:
+    """Keys that the command line or a strategy file sets, and the space no more."""
+    flags = {key: value for key, value in _flags(args).items() if value is not None}
+    return {**overrides.values, **flags}
 
 
 def _seconds(text: str | None) -> float | None:
