@@ -64,7 +64,7 @@ class RunFolder:
                 "0",
                 arm="head",
                 trial=trial,
-            ),  # fmt: skip
+            ),
         )
 
 

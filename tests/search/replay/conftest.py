@@ -8,10 +8,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
 
-import small_search  # noqa: E402
+import small_search
 
-from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted  # noqa: E402
-from hsf_tune.search.replay.grid import every_strategy, grid_of, table_of  # noqa: E402
+from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
+from hsf_tune.search.replay.grid import every_strategy, grid_of, table_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 EPOCHS = 8
