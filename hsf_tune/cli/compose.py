@@ -103,7 +103,7 @@ def compose_config(
         first, key = str(error).splitlines()[0], getattr(error, "full_key", "") or "A value"
         raise ConfigError(f"{key} can't be filled in: {first}.") from None
     assert isinstance(plain, dict)
-    _make_paths_absolute(plain)
+    make_paths_absolute(plain)
     return config_from_dict(plain), saved
 
 
@@ -257,7 +257,7 @@ def _parsed(word: str) -> tuple[str, Any]:
         ) from None
 
 
-def _make_paths_absolute(plain: dict[str, Any]) -> None:
+def make_paths_absolute(plain: dict[str, Any]) -> None:
     """So that workers in other folders, and later runs, find the same files."""
     models = plain.get("models")
     if isinstance(models, dict) and isinstance(models.get("checkpoint"), str):
