@@ -51,6 +51,7 @@ from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
+from hsf_tune.search.retention import drop_checkpoints
 from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 
@@ -128,7 +129,7 @@ def _run(
         highlight=False,
     )
     expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
-    status = "failed"
+    status, complete = "failed", False
     try:
         with Progress(expected, title=name, console=console) as progress:
             progress.resume(records)
@@ -143,11 +144,15 @@ def _run(
                 choose_test=lambda _: test_jobs(folder, config, splits),
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
+        complete = outcome.status == "finished"
         return _finish(prepared, config, splits, folder, records, outcome, console)
     finally:
+        lacking = 0
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            tracker.close(timeout_s=60, status=status)
+            lacking = tracker.close(timeout_s=60, status=status)
+        if complete and not lacking:  # else the weights are still to be sent, or to go on from
+            drop_checkpoints(records, config.search.keep_checkpoints)
 
 
 def _write_down(

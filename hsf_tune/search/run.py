@@ -203,19 +203,21 @@ def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """One search a folder at a time; the lock goes with the process that holds it.
-
-    A process that holds it may take it again.
+    """One search a folder at a time; the process that holds the lock may take it again.
 
     Raises:
         SearchError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
     try:
-        with FileLock(folder / ".lock", timeout=0, is_singleton=True):
-            yield
+        lock.acquire()
     except Timeout:
         raise SearchError(
             f"{folder} is in use: another search of that name is running. Wait for its end, or"
             " choose another --name."
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()
