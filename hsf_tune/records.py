@@ -290,7 +290,7 @@ def sole_writer(folder: Path) -> Iterator[None]:
         SearchError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock", timeout=0, is_singleton=True)
+    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
     try:
         lock.acquire()
     except Timeout:

@@ -30,7 +30,7 @@ from hsf_tune.cli.resume import (
 )
 from hsf_tune.cli.shell import Stopped, run_command, stopping
 from hsf_tune.cli.winner import BEST, save_trial
-from hsf_tune.config import Config
+from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.fit import TrialSpec, fit
@@ -71,7 +71,7 @@ def _finetune(words: list[str]) -> int:
     console = Console(soft_wrap=True)
     prepared = prepare(config, console, "finetune")
     config = _as_saved(config, saved, args.overrides)
-    strategy = canonical(saved.strategy if saved else {}, config, prepared.blocks)
+    strategy = _strategy(prepared, config, saved)
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
     name, folder = new_run_folder(config, "finetune")
@@ -194,6 +194,13 @@ def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) ->
                 highlight=False,
             )
     return saved.split
+
+
+def _strategy(prepared: Prepared, config: Config, saved: SavedStrategy | None) -> dict[str, object]:
+    """What is trained: the configuration's values, of all keys that a saved strategy names."""
+    plain = config.to_dict()
+    named = {key: get_value(plain, key) for key in (saved.strategy if saved else {})}
+    return canonical(named, config, prepared.blocks)
 
 
 def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str]) -> Config:

@@ -4,52 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
 from rich.console import Console
 
-from hsf_tune.cli.compose import compose_config, parse_overrides
-from hsf_tune.cli.disk import estimate, require_room, used_bytes
-from hsf_tune.cli.placement import fitted_to_gpu, measured, side_by_side, workers_here
-from hsf_tune.cli.prepare import (
-    Prepared,
-    new_run_folder,
-    note_versions,
-    prepare,
-    require_new,
-    run_files,
-    start_tracking,
-    write_run_files,
-)
-from hsf_tune.cli.resume import (
-    Earlier,
-    accepted_changes,
-    asked_for,
-    configuration_note,
-    describe_changes,
-    open_earlier,
-    require_same_data,
-    require_same_space,
-)
 from hsf_tune.cli.shell import run_command
-from hsf_tune.cli.summary import print_plan, print_result
-from hsf_tune.cli.winner import test_jobs, write_recommended
-from hsf_tune.config import Config
-from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.base import base_comparable
-from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, sole_writer, write_text
-from hsf_tune.report import write_report
-from hsf_tune.search.race import make_plan
-from hsf_tune.search.retention import drop_checkpoints
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
-from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
 EXAMPLES = """examples:
@@ -67,245 +28,20 @@ _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:
 def main(argv: list[str] | None = None) -> None:
     """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
     words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _tune(words))
+    run_command(lambda: _command(words))
 
 
-def _tune(words: list[str]) -> int:
+def _command(words: list[str]) -> int:
     args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     if args.list_spaces:
         for name, about in list_spaces().items():
             console.print(f"[bold]{name:<10}[/] {about}", highlight=False)
         return 0
-    overrides = parse_overrides(args.overrides)
-    earlier = _earlier(args) if args.resume else None
-    if earlier is None:
-        config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
-        fixed = {**overrides.values, **_given(_flags(args))}
-    else:
-        config = asked_for(earlier, overrides, _flags(args), args.config_dir)
-        fixed = accepted_changes(earlier, config)
-    prepared = prepare(config, console, "search")
-    if earlier is None:
-        space = load_space(args.space or "default", config, blocks=prepared.blocks, fixed=fixed)
-        splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
-    else:
-        require_same_data(earlier, prepared)
-        space = load_space(str(earlier.space_file), config, blocks=prepared.blocks, fixed=fixed)
-        require_same_space(earlier, space)
-        if args.space:
-            own = {**overrides.values, **fixed}
-            other = load_space(args.space, config, blocks=prepared.blocks, fixed=own)
-            require_same_space(earlier, other)
-        splits = earlier.splits
-    if args.dry_run:
-        return _dry_run(prepared, space, splits, console)
-    return _search(prepared, space, splits, words, earlier, console)
+    args.time_budget = _seconds(args.time_budget)
+    from hsf_tune.cli.search import tune  # what it imports takes seconds; --help should not
 
-
-def _search(
-    prepared: Prepared,
-    space: Space,
-    splits: Splits,
-    words: Sequence[str],
-    earlier: Earlier | None,
-    console: Console,
-) -> int:
-    config = fitted_to_gpu(prepared, space.config, console)
-    name, folder = new_run_folder(config, f"tune-{space.name}")
-    _require_room(prepared, config, space, splits, folder, console)
-    with sole_writer(folder):
-        if earlier is None:
-            require_new(folder, name)
-        records = Records(folder)
-        _write_down(prepared, config, space, splits, words, earlier, records, console)
-        for note in splits.notes:
-            console.print(f"Note: {note}", highlight=False)
-        return _run(prepared, config, space, splits, records, console)
-
-
-def _run(
-    prepared: Prepared,
-    config: Config,
-    space: Space,
-    splits: Splits,
-    records: Records,
-    console: Console,
-) -> int:
-    folder, name = records.folder, records.folder.name
-    note_versions(records)
-    tracker = start_tracking(config, folder, name, records, console, nested=True)
-    comparable = base_comparable(prepared.base, config)
-    planned = plan_search(config, space, splits, base_comparable=comparable)
-    done = sum(record.ended is not None for record in records.trials.values())
-    going_on = f", {done} of them done" if done else ""
-    console.print(
-        f"Search {name} in the space {space.name}: {planned.trials} trials{going_on} -> {folder}",
-        highlight=False,
-    )
-    expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
-    status = "failed"
-    outcome = None
-    try:
-        with Progress(expected, title=name, console=console) as progress:
-            progress.resume(records)
-            outcome = run_search(
-                config,
-                space,
-                splits,
-                folder,
-                records,
-                base_comparable=comparable,
-                observers=[*([tracker] if tracker else []), progress],
-                choose_test=lambda _: test_jobs(folder, config, splits),
-            )
-        status = outcome.status if outcome.status != "time_budget" else "finished"
-        return _finish(prepared, config, splits, folder, records, outcome, console)
-    finally:
-        left = 0
-        if tracker:
-            tracker.log_artifacts(run_files(folder))
-            left = tracker.close(timeout_s=60, status=status)
-        if outcome is not None and outcome.status == "finished" and not left:
-            _drop_checkpoints(records, config.search.keep_checkpoints, console)
-
-
-def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:
-    """Once MLflow has its copies, and only of a search that has run to its end."""
-    freed = drop_checkpoints(records, keep)
-    if freed:
-        console.print(
-            f"Removed the weights of trials that are not finalists: {freed / 1e6:.0f} MB"
-            f" (search.keep_checkpoints={keep})",
-            highlight=False,
-        )
-
-
-def _require_room(
-    prepared: Prepared,
-    config: Config,
-    space: Space,
-    splits: Splits,
-    folder: Path,
-    console: Console,
-    *,
-    refuse: bool = True,
-) -> None:
-    """Say how much disk the search takes, and refuse where it clearly is not there."""
-    comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
-    expected = plan_search(config, space, splits, base_comparable=comparable)
-    use = estimate(config, prepared.base, plan, expected, side_by_side(config))
-    used = used_bytes(folder)
-    console.print(use.describe(config, folder, used), highlight=False)
-    if refuse:
-        require_room(use, config, folder, used)
-
-
-def _write_down(
-    prepared: Prepared,
-    config: Config,
-    space: Space,
-    splits: Splits,
-    words: Sequence[str],
-    earlier: Earlier | None,
-    records: Records,
-    console: Console,
-) -> None:
-    """What the run is made of, as files and in its records; again where something changed."""
-    changes = ""
-    if earlier is not None:
-        accepted = accepted_changes(earlier, config)
-        if earlier.noted and not accepted:
-            return
-        changes = describe_changes(earlier, accepted)
-        if changes:
-            console.print(f"Note: {changes}", highlight=False)
-    folder = records.folder
-    command = earlier.command if earlier else shlex.join(["tune.py", *words])
-    text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / "space.yaml", text)
-    draw = earlier is None
-    write_run_files(folder, config, prepared, splits.to_dict(), command, draw=draw)
-    records.append(configuration_note(config, space, changes))
-
-
-def _finish(
-    prepared: Prepared,
-    config: Config,
-    splits: Splits,
-    folder: Path,
-    records: Records,
-    outcome: SearchOutcome,
-    console: Console,
-) -> int:
-    """Tables and report for what is done, however the search ended."""
-    records.write_tables()
-    report = write_report(folder)
-    folds = {split.fold: split for split in splits.explore}
-    recommended, threads = report.summary["recommendation"], outcome.resources.threads
-    write_recommended(folder, prepared, config, records, folds, recommended, threads)
-    print_result(report.summary, folder, console)
-    if outcome.status == "interrupted":
-        elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
-        console.print(
-            f"Stopped. Go on with: python tune.py --resume {folder.name}{elsewhere}",
-            highlight=False,
-        )
-    if outcome.failed_arms:
-        console.print(
-            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
-            f" in {folder}/trials.jsonl.",
-            highlight=False,
-        )
-        return outcome.exit_code or 1
-    return outcome.exit_code
-
-
-def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
-    config = space.config
-    placement, cost = measured(prepared, config)
-    comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
-    workers = config.search.max_concurrent or workers_here(config, placement, cost)
-    expected = plan_search(config, space, splits, base_comparable=comparable)
-    print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
-    _, folder = new_run_folder(config, f"tune-{space.name}")
-    _require_room(prepared, config, space, splits, folder, console, refuse=False)
-    return 0
-
-
-def _earlier(args: argparse.Namespace) -> Earlier:
-    """The run that `--resume` names.
-
-    Raises:
-        ConfigError: there is none, or `--name` names another.
-    """
-    if args.name not in (None, args.resume):
-        raise ConfigError(
-            f"--resume {args.resume} goes on under that name; leave --name {args.name} away."
-        )
-    return open_earlier(Path(args.output or "outputs") / args.resume)
-
-
-def _flags(args: argparse.Namespace) -> dict[str, Any]:
-    """Dotted keys of the flags that were given."""
-    return {
-        "name": args.name,
-        "output": args.output,
-        "seed": args.seed,
-        "search.strategies_per_arm": args.strategies_per_arm,
-        "search.time_budget_s": _seconds(args.time_budget),
-        "search.confirm": False if args.no_confirm else None,
-        "search.max_concurrent": args.max_concurrent,
-        "search.cpus_per_trial": args.cpus_per_trial,
-        "search.gpus_per_trial": args.gpus_per_trial,
-        "search.address": args.address,
-    }
-
-
-def _given(flags: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in flags.items() if value is not None}
+    return tune(args, words, console)
 
 
 def _seconds(text: str | None) -> float | None:

@@ -154,9 +154,12 @@ def _mirrored(dataset: str, cases: Sequence[Case], facts: Mapping[str, CaseFacts
 
 
 def _copies(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[str]:
-    """One image twice in a subject counts double; one label map for two images is doubtful."""
-    images = _equal(cases, {case.id: facts[case.id].image_hash for case in cases})
-    labels = _equal(cases, {case.id: facts[case.id].labels_hash for case in cases})
+    """One image twice in a subject counts double; one label map for two images is doubtful.
+
+    (One image in two subjects is a fault; see `checks.py`.)
+    """
+    images = _equal(cases, {c.id: c.subject + facts[c.id].image_hash for c in cases})
+    labels = _equal(cases, {c.id: facts[c.id].labels_hash for c in cases})
     for what, groups in (("image", images), ("label map", labels)):
         for same in groups[:1]:
             more = f" So do {len(groups) - 1} more groups of cases." if len(groups) > 1 else ""

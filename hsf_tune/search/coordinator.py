@@ -164,6 +164,12 @@ class Coordinator:
             n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
         )
 
+    @property
+    def one_goes_alone(self) -> bool:
+        """Whether a trial that ran out of memory has yet to be tried once more."""
+        trials = [n.data["trial"] for n in self.records.notes if n.about == RETRY_ALONE]
+        return any(self.records.trials[trial].ended is None for trial in trials)
+
     def record(self, event: Event) -> None:
         """Write an event, then tell the observers.
 

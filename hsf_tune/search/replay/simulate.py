@@ -185,6 +185,9 @@ class _InMemory(Coordinator):
                 self.followed.begun.discard(slot)
                 self.followed.done[slot] = score_of(record)
 
+    def _note_finalists(self) -> None:
+        """Nothing: nobody reads the notes of a replayed search."""
+
     def _follow_note(self, note: Note) -> None:
         if note.about == PROPOSED:
             arm, strategy = note.data["arm"], note.data["strategy"]

@@ -170,6 +170,18 @@ def test_warnings_and_tables_go_to_dataset_json_as_plain_data(study):
     assert volume["outlier"] is True
 
 
+def test_one_image_twice_in_a_subject_is_warned_of(study):
+    """As a copy under another contrast's name; it would count double."""
+    for name in ("t2", "seg"):
+        shutil.copy(
+            study.path(f"study/sub-02/{name}.nii.gz"), study.path(f"study/sub-02/b{name}.nii.gz")
+        )
+    study.plain["patterns"]["b"] = {"mri": "**/bt2.nii.gz", "label": "bseg.nii.gz"}
+    findings = check_data(study.config())
+    assert findings.faults == ()
+    assert "2 cases have the same image" in findings.warnings[0]
+
+
 def _visible(study, flip):
     """Intensities that follow the labels, which are then written with some axis reversed."""
     for i, subject in enumerate(study.subjects):
