@@ -9,6 +9,7 @@ its worker died and it went on from its checkpoint: the later report counts.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import math
@@ -25,6 +26,7 @@ from filelock import FileLock, Timeout
 
 from hsf_tune.errors import HsfTuneError, SearchError
 
+_CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
 Phase = Literal["explore", "confirm", "test", "finetune", "base"]
 
@@ -284,20 +286,27 @@ def read_events(path: Path) -> Iterator[Event]:
 def sole_writer(folder: Path) -> Iterator[None]:
     """Hold a run's folder: one process at a time writes there, and may take it again.
 
-    The lock goes with the process that holds it, however that ends.
+    The lock goes with the process that holds it, however that ends. On storage that can't
+    lock there is none.
 
     Raises:
         SearchError: another process holds it.
+        HsfTuneError: the folder can't be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
     try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
         lock.acquire()
     except Timeout:
         raise SearchError(
             f"{folder} is in use: another run of that name is going on. Wait for its end, or"
             " choose another --name."
         ) from None
+    except OSError as error:
+        if error.errno not in _CANT_LOCK:
+            raise HsfTuneError(
+                f"{folder} can't be written ({error.strerror}). Choose another folder with --output."
+            ) from error
     try:
         yield
     finally:

@@ -7,6 +7,7 @@ import math
 import os
 
 import pytest
+from filelock import FileLock
 
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.records import (
@@ -20,6 +21,7 @@ from hsf_tune.records import (
     event_to_dict,
     label_means,
     mean_dice,
+    sole_writer,
     subject_means,
     write_text,
 )
@@ -141,3 +143,30 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
         write_text(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_folder_is_held_by_one_process_which_may_take_it_again(tmp_path):
+    with sole_writer(tmp_path / "run"), sole_writer(tmp_path / "run"):
+        assert (tmp_path / "run").is_dir()
+    other = FileLock(tmp_path / "run" / ".lock")
+    with other, pytest.raises(HsfTuneError, match="is in use"), sole_writer(tmp_path / "run"):
+        pass
+
+
+def test_storage_that_cannot_lock_is_written_without_a_lock(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    with sole_writer(tmp_path):
+        Records(tmp_path).append(STARTED)
+    assert Records(tmp_path).trials
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(HsfTuneError, match="can't be written"),
+        sole_writer(tmp_path / "file" / "run"),
+    ):
+        pass

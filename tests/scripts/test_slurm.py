@@ -303,7 +303,6 @@ def test_a_search_over_two_jobs_runs_each_trial_once(job, real, plain_config):
     assert "--resume knee" in text
     trials = Records(folder).trials
     assert len(trials) >= 3
-    assert all(
-        r.finished and sorted(r.epochs) == list(range(12)) for r in trials.values() if r.epochs
-    )
+    assert all(r.finished for r in trials.values())
+    assert all(sorted(r.epochs) == list(range(r.started.max_epochs)) for r in trials.values())
     assert (folder / "report.html").exists()
