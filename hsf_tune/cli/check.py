@@ -10,7 +10,14 @@ from pathlib import Path
 from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
-from hsf_tune.cli.findings import inspect, refusal, show_faults, show_tables, show_warnings
+from hsf_tune.cli.findings import (
+    errors,
+    inspect,
+    refusal,
+    show_faults,
+    show_tables,
+    show_warnings,
+)
 from hsf_tune.cli.shell import run_command
 from hsf_tune.config import Config
 from hsf_tune.data.checks import Findings
@@ -37,7 +44,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     config, _ = compose_config(parse_overrides(args.overrides), config_dir=args.config_dir)
     console = Console(soft_wrap=False)
     if config.datasets.base == "demo":
@@ -47,7 +54,7 @@ def _check(words: list[str]) -> int:
     show_tables(findings, console)
     show_warnings(findings, console)
     if findings.faults:
-        show_faults(findings, config, console)
+        show_faults(findings, config, errors())
     folder = Path(args.output) if args.output else _folder(config)
     _write(findings, config, folder, console, sheets=not args.no_sheets)
     if findings.faults:

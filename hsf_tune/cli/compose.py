@@ -22,6 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from hsf_tune.config import REQUIRED, Config, config_from_dict
 from hsf_tune.errors import ConfigError, did_you_mean
+from hsf_tune.finetuning.base import local_checkpoint
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -102,7 +103,7 @@ def compose_config(
         first, key = str(error).splitlines()[0], getattr(error, "full_key", "") or "A value"
         raise ConfigError(f"{key} can't be filled in: {first}.") from None
     assert isinstance(plain, dict)
-    _make_paths_absolute(plain)
+    make_paths_absolute(plain)
     return config_from_dict(plain), saved
 
 
@@ -256,8 +257,11 @@ def _parsed(word: str) -> tuple[str, Any]:
         ) from None
 
 
-def _make_paths_absolute(plain: dict[str, Any]) -> None:
+def make_paths_absolute(plain: dict[str, Any]) -> None:
     """So that workers in other folders, and later runs, find the same files."""
+    models = plain.get("models")
+    if isinstance(models, dict) and isinstance(models.get("checkpoint"), str):
+        models["checkpoint"] = local_checkpoint(models["checkpoint"])
     datasets = plain.get("datasets")
     main_path = datasets.get("main_path") if isinstance(datasets, dict) else None
     if isinstance(datasets, dict) and isinstance(main_path, str) and main_path != REQUIRED:

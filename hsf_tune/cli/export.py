@@ -13,6 +13,7 @@ from rich.console import Console
 from hsf_tune.cli.prepare import prepare
 from hsf_tune.cli.shell import run_command
 from hsf_tune.config import Config
+from hsf_tune.data.checks import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
 from hsf_tune.export.hsf_config import check_name, shell_text
@@ -60,7 +61,8 @@ def _models(
         models = fold_models(run, saved)
         console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
         return models
-    prepared = prepare(training_config(run.config, saved), console)
+    purpose: Purpose = "search" if "explore" in run.dataset.get("splits", {}) else "finetune"
+    prepared = prepare(training_config(run.config, saved), console, purpose)
     left_out = len(run.test_subjects)
     subjects = len({c.subject for c in prepared.cases}) - left_out
     console.print(

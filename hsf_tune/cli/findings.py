@@ -6,6 +6,7 @@ The same for `check.py` and for the start of `tune.py` and `finetune.py`, which 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -27,6 +28,7 @@ from hsf_tune.model.labels import find_merging
 
 MOST_SIZES = 4
 TOLD_IN_FULL = 3  # faults of a kind
+LOG_WIDTH = 1000  # characters
 MOST_ROWS = 40  # of cases in a printed table; the file written beside it holds all
 
 
@@ -37,7 +39,7 @@ def gate(
     purpose: Purpose | None = None,
     workers: int | None = None,
 ) -> Findings:
-    """Check the data of a run and show what is wrong with them; warnings are shown and returned.
+    """Check the data of a run; show its warnings here, and its faults on standard error.
 
     Raises:
         DataError: there are faults; each has been shown.
@@ -45,7 +47,7 @@ def gate(
     findings = inspect(config, console, purpose=purpose, workers=workers)
     show_warnings(findings, console)
     if findings.faults:
-        show_faults(findings, config, console)
+        show_faults(findings, config, errors())
         raise refusal(findings)
     return findings
 
@@ -67,6 +69,14 @@ def inspect(
             place_labels=find_merging,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
+
+
+def errors() -> Console:
+    """Standard error; in a log file lines are as long as their sentence."""
+    console = Console(stderr=True)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = LOG_WIDTH
+    return console
 
 
 def refusal(findings: Findings) -> DataError:
@@ -103,9 +113,10 @@ def show_faults(findings: Findings, config: Config, console: Console) -> None:
 
 def show_warnings(findings: Findings, console: Console) -> None:
     """What does not stop a run."""
-    if findings.warnings:
-        n = len(findings.warnings)
-        console.print(f"\n[bold yellow]{_count(n, 'warning')}[/]", highlight=False)
+    if not findings.warnings:
+        return
+    n = len(findings.warnings)
+    console.print(f"\n[bold yellow]{_count(n, 'warning')}[/]", highlight=False)
     rows = Table.grid(padding=(0, 1))
     for sentence in findings.warnings:
         rows.add_row(" -", Text(sentence))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
+    note_versions,
     prepare,
     require_new,
     run_files,
@@ -22,7 +24,7 @@ from hsf_tune.cli.prepare import (
 )
 from hsf_tune.cli.shell import run_command
 from hsf_tune.cli.winner import save_trial
-from hsf_tune.config import Config
+from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split
 from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.schedule import make_plan
@@ -52,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _finetune(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+    args = _parser().parse_intermixed_args(words)
     flags = {"name": args.name, "output": args.output, "seed": args.seed}
     config, saved = compose_config(
         parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
@@ -63,12 +65,12 @@ def _finetune(words: list[str]) -> int:
     require_new(folder, name)
     split = _split(prepared, saved, console)
     config = _as_saved(config, saved, args.overrides)
-    strategy = canonical(saved.strategy if saved else {}, config, prepared.blocks)
+    strategy = _strategy(prepared, config, saved)
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
     write_run_files(
-        folder, config, prepared, {"finetune": split.to_dict()}, ["finetune.py", *words]
+        folder, config, prepared, {"finetune": split.to_dict()}, shlex.join(["finetune.py", *words])
     )
     spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
     ended = _train(prepared, config, spec, folder, console, name, threads)
@@ -86,6 +88,7 @@ def _train(
     threads: int,
 ) -> TrialEnded:
     records = Records(folder)
+    note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
     expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
     status = "failed"
@@ -122,6 +125,13 @@ def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) ->
                 highlight=False,
             )
     return saved.split
+
+
+def _strategy(prepared: Prepared, config: Config, saved: SavedStrategy | None) -> dict[str, object]:
+    """What is trained: the configuration's values, of all keys that a saved strategy names."""
+    plain = config.to_dict()
+    named = {key: get_value(plain, key) for key in (saved.strategy if saved else {})}
+    return canonical(named, config, prepared.blocks)
 
 
 def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str]) -> Config:

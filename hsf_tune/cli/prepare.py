@@ -21,6 +21,7 @@ from rich.console import Console
 from hsf_tune import __version__
 from hsf_tune.cli.findings import gate
 from hsf_tune.config import Config
+from hsf_tune.data.cache import cache_folder, fingerprints
 from hsf_tune.data.cases import Case
 from hsf_tune.data.checks import Findings, Purpose
 from hsf_tune.data.demo import ensure_demo
@@ -30,12 +31,13 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Records, write_text
+from hsf_tune.records import Event, Note, Records, write_text
 from hsf_tune.tracking import RUN_FILES, MlflowTracker
 
 PACKAGES = (
     "torch", "pytorch-lightning", "torchio", "nibabel", "monai", "ray", "optuna", "mlflow", "numpy",
 )  # fmt: skip
+COMMAND = "# command:"  # how the line of `config.yaml` begins that says what the user typed
 
 
 @dataclass(frozen=True)
@@ -94,21 +96,24 @@ def write_run_files(
     config: Config,
     prepared: Prepared,
     splits: dict[str, Any],
-    command: Sequence[str],
+    command: str,
+    *,
+    draw: bool = True,
 ) -> None:
     """`config.yaml`, `dataset.json` and contact sheets: what the run is made of."""
-    header = f"# The configuration of this run, resolved.\n# command: {' '.join(command)}\n"
+    header = f"# The configuration of this run, resolved.\n{COMMAND} {command}\n"
     write_text(
         folder / "config.yaml",
         header + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
     )
     write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
-    draw_sheets(prepared.findings, prepared.config, folder)
+    if draw:
+        draw_sheets(prepared.findings, prepared.config, folder)
 
 
 def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, Any]:
     """Cases, fingerprints, splits, warnings and tables, as `dataset.json` holds them."""
-    fingerprints = prepared.store.fingerprints
+    prints, hashes = prepared.store.fingerprints, file_hashes(prepared)
     return {
         "key": prepared.store.key,
         "base": {"name": prepared.base.name, "sha256": prepared.base.sha256},
@@ -121,7 +126,9 @@ def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, An
                 "side": c.side,
                 "mri": str(c.mri),
                 "label": str(c.label),
-                "sha256": fingerprints[c.id],
+                "sha256": prints[c.id],
+                "mri_sha256": hashes[c.mri],
+                "label_sha256": hashes[c.label],
             }
             for c in prepared.cases
         ],
@@ -130,10 +137,24 @@ def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, An
     }
 
 
+def file_hashes(prepared: Prepared) -> dict[Path, str]:
+    """sha256 of every image and label map; what was hashed before is not read again."""
+    paths = [path for case in prepared.cases for path in (case.mri, case.label)]
+    return fingerprints(paths, cache_folder(prepared.config.store.path))
+
+
 def versions() -> dict[str, str]:
     """Of Python and of the packages that numbers depend on."""
     found = {"python": platform.python_version(), "hsf_tune": __version__}
     return found | {name: version(name) for name in PACKAGES}
+
+
+def note_versions(records: Records) -> None:
+    """Write down what the run is computed with, again where it goes on with something else."""
+    found = versions()
+    known = [note.data for note in records.notes if note.about == "versions"]
+    if not known or dict(known[-1]) != found:
+        records.append(Note("versions", "what this run is computed with", found))
 
 
 def write_through(
@@ -182,12 +203,12 @@ def run_files(folder: Path) -> list[Path]:
 
 
 def require_new(folder: Path, name: str) -> None:
-    """Refuse to write into a run that exists.
+    """Refuse to write into a run that exists; one that was stopped before any trial does not.
 
     Raises:
-        ConfigError: the folder holds records already.
+        ConfigError: the folder holds trials already.
     """
-    if (folder / "trials.jsonl").exists():
+    if Records(folder).trials:
         raise ConfigError(
             f"{folder} holds a run already; nothing was changed. Choose another --name, or go on"
             f" with it: --resume {name}."

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -110,30 +111,33 @@ def _hours(hours: float) -> str:
 
 
 def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> None:
-    """The table of arms and baselines, the verdict and the recommendation."""
-    table = Table(title="Arms", title_justify="left")
-    for name in ("arm", "trials", "epochs", "seconds", "explored Dice", "confirmed Dice", "95 %"):
-        table.add_column(name, justify="left" if name == "arm" else "right")
+    """The table of arms and baselines, the verdict and the recommendation.
+
+    Explored: Dice of the arm's best strategy, mean over its folds; confirmed: of all its finalists.
+    """
+    table = Table(box=SIMPLE_HEAD)
+    for name in ("arm", "best strategy", "trials", "time", "explored", "confirmed", "95 %"):
+        left = name in ("arm", "best strategy")
+        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
     rows = {**report["arms"], **{k: v for k, v in report["baselines"].items() if v}}
     for name, arm in rows.items():
         ci = arm.get("confirmed_dice_ci95")
+        best = arm.get("best_strategy")
         table.add_row(
             name.replace("_", " "),
+            describe(best) if best else "",
             str(arm["trials"]),
-            str(arm["epochs"]),
-            f"{arm['seconds']:.0f}",
-            _dice(arm.get("explored_dice")),
+            f"{arm['seconds']:.0f} s",
+            _dice(arm.get("best_explored_dice", arm.get("explored_dice"))),
             _dice(arm.get("confirmed_dice_mean")),
             f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else "-",
         )
     console.print(table)
     console.print(report["verdict"]["sentence"], highlight=False)
     recommendation = report.get("recommendation")
-    if recommendation:
-        console.print(
-            f"Recommended: {describe(recommendation['strategy'])}. {recommendation['reason']}",
-            highlight=False,
-        )
+    if recommendation and recommendation["strategy"] is not None:
+        chosen = describe(recommendation["strategy"])
+        console.print(f"Recommended: {chosen}. {recommendation['reason']}", highlight=False)
     if (folder / BEST).exists():
         console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
     console.print(

@@ -3,47 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import torch
-import yaml
 from rich.console import Console
 
-from hsf_tune.cli.compose import Overrides, compose_config, parse_overrides
-from hsf_tune.cli.prepare import (
-    Prepared,
-    new_run_folder,
-    prepare,
-    require_new,
-    run_files,
-    start_tracking,
-    write_run_files,
-)
 from hsf_tune.cli.shell import run_command
-from hsf_tune.cli.summary import print_plan, print_result
-from hsf_tune.cli.winner import write_recommended
-from hsf_tune.config import Config, config_from_dict
-from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.base import base_comparable
-from hsf_tune.finetuning.fit import Placement, place
-from hsf_tune.finetuning.probe import (
-    StepCost,
-    measure_step,
-    trials_per_gpu,
-    with_measured_resources,
-)
-from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, write_text
-from hsf_tune.report import write_report
-from hsf_tune.search.race import make_plan
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
-from hsf_tune.search.space import Space, load_space
 from hsf_tune.search.space_file import list_spaces
 
 EXAMPLES = """examples:
@@ -53,6 +20,7 @@ EXAMPLES = """examples:
   python tune.py --space default datasets=custom_dataset datasets.main_path=/data/hsf \\
       finetuning.out_channels=8 models.use_forgiving_loss=False
   python tune.py --resume NAME                                  # go on after any interruption
+  python tune.py --resume NAME --strategies-per-arm 20          # try more; the rest stays as it was
 """
 _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -60,196 +28,20 @@ _TIME = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:
 def main(argv: list[str] | None = None) -> None:
     """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
     words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _tune(words))
+    run_command(lambda: _command(words))
 
 
-def _tune(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+def _command(words: list[str]) -> int:
+    args = _parser().parse_intermixed_args(words)
     console = Console(soft_wrap=True)
     if args.list_spaces:
         for name, about in list_spaces().items():
             console.print(f"[bold]{name:<10}[/] {about}", highlight=False)
         return 0
-    if args.resume:
-        config, space_name, overrides = _resumed(args)
-    else:
-        overrides = parse_overrides(args.overrides)
-        config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
-        space_name = args.space
-    prepared = prepare(config, console, "search")
-    space = load_space(space_name, config, blocks=prepared.blocks, fixed=_fixed(overrides))
-    config = space.config
-    splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
-    if args.dry_run:
-        return _dry_run(prepared, space, splits, console)
-    return _search(prepared, space, splits, words, args.resume, console)
+    args.time_budget = _seconds(args.time_budget)
+    from hsf_tune.cli.search import tune  # what it imports takes seconds; --help should not
 
-
-def _search(
-    prepared: Prepared,
-    space: Space,
-    splits: Splits,
-    words: Sequence[str],
-    resume: str | None,
-    console: Console,
-) -> int:
-    config = _fitted_to_gpu(prepared, space.config, console)
-    name, folder = new_run_folder(config, f"tune-{space.name}")
-    if resume is None:
-        require_new(folder, name)
-        write_run_files(folder, config, prepared, splits.to_dict(), ["tune.py", *words])
-        text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
-        write_text(folder / "space.yaml", text)
-    for note in splits.notes:
-        console.print(f"Note: {note}", highlight=False)
-    records = Records(folder)
-    tracker = start_tracking(config, folder, name, records, console, nested=True)
-    comparable = base_comparable(prepared.base, config)
-    planned = plan_search(config, space, splits, base_comparable=comparable)
-    console.print(f"Search {name}: {planned.trials} trials -> {folder}", highlight=False)
-    expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
-    status = "failed"
-    try:
-        with Progress(expected, title=name, console=console) as progress:
-            progress.resume(records)
-            outcome = run_search(
-                config,
-                space,
-                splits,
-                folder,
-                records,
-                base_comparable=comparable,
-                observers=[*([tracker] if tracker else []), progress],
-            )
-        status = outcome.status if outcome.status != "time_budget" else "finished"
-        return _finish(prepared, config, splits, folder, records, outcome, console)
-    finally:
-        if tracker:
-            tracker.log_artifacts(run_files(folder))
-            tracker.close(timeout_s=60, status=status)
-
-
-def _finish(
-    prepared: Prepared,
-    config: Config,
-    splits: Splits,
-    folder: Path,
-    records: Records,
-    outcome: SearchOutcome,
-    console: Console,
-) -> int:
-    """Tables and report for what is done, however the search ended."""
-    records.write_tables()
-    report = write_report(folder)
-    folds = {split.fold: split for split in splits.explore}
-    recommended, threads = report.summary["recommendation"], outcome.resources.threads
-    write_recommended(folder, prepared, config, records, folds, recommended, threads)
-    print_result(report.summary, folder, console)
-    if outcome.status == "interrupted":
-        console.print(
-            f"Stopped. Go on with: python tune.py --resume {folder.name}", highlight=False
-        )
-    if outcome.failed_arms:
-        console.print(
-            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
-            f" in {folder}/trials.jsonl.",
-            highlight=False,
-        )
-        return outcome.exit_code or 1
-    return outcome.exit_code
-
-
-def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
-    config = space.config
-    placement, cost = _measured(prepared, config)
-    comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
-    workers = config.search.max_concurrent or _workers_here(config, placement, cost)
-    expected = plan_search(config, space, splits, base_comparable=comparable)
-    print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
-    return 0
-
-
-def _measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
-    placement = place(config, int(config.search.cpus_per_trial or 1))
-    cost = measure_step(
-        config,
-        prepared.base,
-        prepared.store,
-        prepared.cases,
-        placement.device,
-        placement.precision,
-        placement.threads,
-    )
-    return placement, cost
-
-
-def _fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
-    """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere."""
-    if place(config, 1).accelerator != "gpu" or config.search.address:
-        return config
-    placement, cost = _measured(prepared, config)
-    memory = torch.cuda.get_device_properties(placement.device).total_memory
-    fitted = with_measured_resources(config, cost, memory)
-    share = fitted.search.gpus_per_trial or 1.0
-    twice = ", with activation checkpointing" if cost.checkpointing else ""
-    console.print(
-        f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
-        f" {1 / share:.0f} trials share a GPU",
-        highlight=False,
-    )
-    return fitted
-
-
-def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
-    """Trials side by side on this machine."""
-    if placement.accelerator == "cpu":
-        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
-    memory = torch.cuda.get_device_properties(placement.device).total_memory
-    share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, memory)
-    return max(1, int(torch.cuda.device_count() / share + 1e-9))
-
-
-def _resumed(args: argparse.Namespace) -> tuple[Config, str, Overrides]:
-    """The configuration, space and overrides that a run was started with.
-
-    Raises:
-        ConfigError: there is no such run, or the command line asks for something else.
-    """
-    folder = Path(args.output or "outputs") / args.resume
-    if not (folder / "config.yaml").exists():
-        found = sorted(p.parent.name for p in folder.parent.glob("*/trials.jsonl"))
-        listed = f" Runs there: {', '.join(found[-8:])}." if found else ""
-        raise ConfigError(f"--resume {args.resume}: {folder} holds no run.{listed}")
-    if args.overrides:
-        raise ConfigError(
-            f"--resume {args.resume} goes on with the configuration that the run was started with;"
-            f" {' '.join(args.overrides)} would change it. Leave it away, or start a new run."
-        )
-    plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    config = config_from_dict({**plain, "name": args.resume, "output": str(folder.parent)})
-    return config, str(folder / "space.yaml"), Overrides({}, {}, None)
-
-
-def _flags(args: argparse.Namespace) -> dict[str, Any]:
-    """Dotted keys of the flags that were given."""
-    return {
-        "name": args.name,
-        "output": args.output,
-        "seed": args.seed,
-        "search.strategies_per_arm": args.strategies_per_arm,
-        "search.time_budget_s": _seconds(args.time_budget),
-        "search.confirm": False if args.no_confirm else None,
-        "search.max_concurrent": args.max_concurrent,
-        "search.cpus_per_trial": args.cpus_per_trial,
-        "search.gpus_per_trial": args.gpus_per_trial,
-        "search.address": args.address,
-    }
-
-
-def _fixed(overrides: Overrides) -> dict[str, Any]:
-    """Keys that the command line or a strategy file sets, and the space searches no more."""
-    return dict(overrides.values)
+    return tune(args, words, console)
 
 
 def _seconds(text: str | None) -> float | None:
@@ -272,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("overrides", nargs="*", metavar="key=value", help="configuration overrides")
-    add("--space", default="default", metavar="NAME_OR_PATH", help="search space; default: default")
+    add("--space", metavar="NAME_OR_PATH", help="search space; default: default")
     add("--list-spaces", action="store_true", help="show the spaces that come with the tool")
     add("--dry-run", action="store_true", help="show what would run, and for how long; run nothing")
     add("--name", help="of the run; default: tune-SPACE-DATASET-TIME")

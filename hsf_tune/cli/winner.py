@@ -9,10 +9,13 @@ from typing import Any
 
 from hsf_tune.cli.prepare import Prepared, versions
 from hsf_tune.config import Config
-from hsf_tune.data.splits import Split
+from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.fit import TrialSpec, place
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
 from hsf_tune.records import Records, TrialEnded, TrialRecord
+from hsf_tune.report import read_run
+from hsf_tune.search.arms import BASE, DEFAULT
+from hsf_tune.search.race import Job
 
 BEST = "best_strategy.yaml"
 
@@ -80,6 +83,28 @@ def save_trial(
             origin=versions() | {"accelerator": placement.accelerator},
         ),
     )
+
+
+def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
+    """The recommended strategy and the baselines on the locked test set, where there is one.
+
+    They train on all other subjects. Called once, when the confirmation is complete; the
+    records keep the scores, and nothing is chosen by them.
+    """
+    if not splits.test:
+        return []
+    run = read_run(folder)
+    others = sorted({s for split in splits.explore for s in (*split.train, *split.validate)})
+    split = Split("test", 1, tuple(others), splits.test)
+    wanted = {"recommended": run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
+    if any(record.started.arm == BASE for record in run.trials):
+        wanted[BASE] = {}
+    jobs: dict[str, Job] = {}
+    for name, strategy in wanted.items():
+        if strategy is not None:
+            job = Job(f"test-{name}", name, strategy, split, config.seed)
+            jobs.setdefault(strategy_key(strategy), job)
+    return list(jobs.values())
 
 
 def best_strategy_hint(folder: Path) -> str:

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case, Fault, Sentence, discover
-from hsf_tune.data.content import CaseFacts, Examined, LabelRules, examine
+from hsf_tune.data.content import Examined, LabelRules, examine
+from hsf_tune.data.facts import CaseFacts
 from hsf_tune.data.inventory import DatasetTable, tables
 from hsf_tune.data.labelling import PlaceLabels, labelling_faults
 from hsf_tune.data.remarks import remarks_on

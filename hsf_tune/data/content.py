@@ -6,49 +6,25 @@ does that) and nothing is changed or kept in memory.
 
 from __future__ import annotations
 
-import hashlib
+import threading
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
-from numpy.typing import NDArray
 
 from hsf_tune.data.cases import Case, Fault
-from hsf_tune.data.geometry import axes_of, difference, offset_in_voxels
-from hsf_tune.data.rawfile import BadFile, RawImage, read_raw
+from hsf_tune.data.facts import NOT_WHOLE, CaseFacts, Values, facts_of
+from hsf_tune.data.geometry import difference, offset_in_voxels
+from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels, read_raw
 from hsf_tune.data.reading import LARGEST_MISALIGNMENT
 
-NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 MOST_LABELS = 100  # more different values in a crop are no label map
 MOST_LABELS_IF_SURE = 32  # fewer, all whole, and half of the voxels equal: no MRI
-EDGE_SHARE = 0.01  # of the labelled voxels; fewer on the crop's faces are no cut
+LARGE_VOXELS = 2**24  # a case of more is examined alone, so that memory stays bounded
 
-
-@dataclass(frozen=True)
-class CaseFacts:
-    """What the table, the remarks and the comparisons between cases need of a sound case.
-
-    Attributes:
-        shape: (X, Y, Z) voxels in RAS+.
-        spacing_mm: voxel sides in RAS+.
-        axes, label_axes: how the two files are stored ("RAS", "LPI" ...).
-        volumes_mm3: of each label 1..N, 0 where it is absent.
-        centre_mm: of all labels together, (x, y, z) in RAS+.
-        image_hash, labels_hash: of the voxels in RAS+, whatever their file's type.
-        remarks: kind of oddity -> what was found, for `checks.py` to gather over cases.
-    """
-
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    axes: str
-    label_axes: str
-    volumes_mm3: Mapping[int, float]
-    centre_mm: tuple[float, float, float]
-    image_hash: str
-    labels_hash: str
-    remarks: Mapping[str, str]
+_one_large_case = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -76,31 +52,17 @@ class LabelRules(NamedTuple):
     least_side: int
 
 
-class _Values(NamedTuple):
-    """The different values of a volume, in rising order."""
-
-    numbers: NDArray[Any]
-    counts: NDArray[Any]
-
-    @property
-    def whole(self) -> bool:
-        return bool((np.abs(self.numbers - np.rint(self.numbers)) <= NOT_WHOLE).all())
-
-    @property
-    def largest_share(self) -> float:
-        return float(self.counts.max() / self.counts.sum())
-
-    def looks_like_mri(self) -> bool:
-        return len(self.numbers) > MOST_LABELS and (self.whole or self.largest_share < 0.5)
-
-    def looks_like_labels(self) -> bool:
-        return (
-            1 < len(self.numbers) <= MOST_LABELS_IF_SURE and self.whole and self.largest_share > 0.5
-        )
-
-
 def examine(case: Case, rules: LabelRules) -> Examined:
-    """Read both files of a case and find all that is wrong with them."""
+    """Read both files of a case and find all that is wrong with them.
+
+    Threads may call this side by side.
+    """
+    claimed = claimed_voxels(case.mri) + claimed_voxels(case.label)
+    with _one_large_case if claimed > LARGE_VOXELS else nullcontext():
+        return _examine(case, rules)
+
+
+def _examine(case: Case, rules: LabelRules) -> Examined:
     faults: list[Fault] = []
     mri = _read(case.mri, faults)
     label = _read(case.label, faults)
@@ -116,13 +78,8 @@ def examine(case: Case, rules: LabelRules) -> Examined:
         faults += _pair_faults(mri, label)
     if faults or mri is None or label is None or image_values is None:
         return Examined(case, tuple(faults), None)
-    facts = _facts(mri, label, image_values, rules)
-    same = facts.image_hash == _hash(_to_ras(label))
-    if same:
-        todo = "Replace the one that is a copy."
-        fault = Fault(str(case.label), "holds the same voxels as its MRI", "a label map", todo)
-        return Examined(case, (fault,), None)
-    return Examined(case, (), facts)
+    mapping, n_labels = rules.mapping, rules.n_labels
+    return Examined(case, (), facts_of(mri, label, image_values, mapping, n_labels))
 
 
 def _read(path: Any, faults: list[Fault]) -> RawImage | None:
@@ -133,7 +90,7 @@ def _read(path: Any, faults: list[Fault]) -> RawImage | None:
         return None
 
 
-def _values(image: RawImage | None, what: str, faults: list[Fault]) -> _Values | None:
+def _values(image: RawImage | None, what: str, faults: list[Fault]) -> Values | None:
     """The different values; a fault instead where some are no numbers."""
     if image is None:
         return None
@@ -148,15 +105,15 @@ def _values(image: RawImage | None, what: str, faults: list[Fault]) -> _Values |
         todo = "Repair the image (fslmaths -nan sets NaN to 0), or leave it out."
         faults.append(Fault(str(image.path), found, f"finite {what}", todo))
         return None
-    return _Values(*np.unique(image.values, return_counts=True))
+    return Values(*np.unique(image.values, return_counts=True))
 
 
-def _image_faults(mri: RawImage, values: _Values, rules: LabelRules) -> Iterator[Fault]:
+def _image_faults(mri: RawImage, values: Values, rules: LabelRules) -> Iterator[Fault]:
     where = str(mri.path)
     if len(values.numbers) == 1:
         found = f"is constant: every voxel is {values.numbers[0]:g}"
         yield Fault(where, found, "an MRI", "Replace the image, or leave it out.")
-    elif values.looks_like_labels():
+    elif _looks_like_labels(values):
         found = f"looks like a label map: it holds only the values {_listed(values.numbers)}"
         todo = "Correct the patterns, so that mri matches the image."
         yield Fault(where, found, "an MRI", todo)
@@ -169,9 +126,9 @@ def _image_faults(mri: RawImage, values: _Values, rules: LabelRules) -> Iterator
         )
 
 
-def _label_faults(label: RawImage, values: _Values, rules: LabelRules) -> Iterator[Fault]:
+def _label_faults(label: RawImage, values: Values, rules: LabelRules) -> Iterator[Fault]:
     where = str(label.path)
-    if values.looks_like_mri():
+    if _looks_like_mri(values):
         found = f"looks like an MRI: it holds {len(values.numbers):,} different values"
         todo = "Correct the patterns, so that label matches the label map."
         yield Fault(where, found, "a label map", todo)
@@ -208,8 +165,17 @@ def _unmapped(where: str, strange: Mapping[int, int], rules: LabelRules) -> Faul
     )
 
 
-def _swapped(case: Case, image: _Values, label: _Values) -> list[Fault]:
-    if not (image.looks_like_labels() and label.looks_like_mri()):
+def _looks_like_mri(values: Values) -> bool:
+    return len(values.numbers) > MOST_LABELS and (values.whole or values.largest_share < 0.5)
+
+
+def _looks_like_labels(values: Values) -> bool:
+    few = 1 < len(values.numbers) <= MOST_LABELS_IF_SURE
+    return few and values.whole and values.largest_share > 0.5
+
+
+def _swapped(case: Case, image: Values, label: Values) -> list[Fault]:
+    if not (_looks_like_labels(image) and _looks_like_mri(label)):
         return []
     found = (
         f"is taken for the MRI but holds only {len(image.numbers)} values, and its label map"
@@ -245,98 +211,6 @@ def _pair_faults(mri: RawImage, label: RawImage) -> Iterator[Fault]:
     )
 
 
-def _facts(mri: RawImage, label: RawImage, values: _Values, rules: LabelRules) -> CaseFacts:
-    orientation = io_orientation(mri.affine)
-    image = _to_ras(mri)
-    indices = _indices(label, rules.mapping, rules.n_labels)
-    turned = apply_orientation(indices, io_orientation(label.affine))
-    counts = np.bincount(turned.ravel(), minlength=rules.n_labels + 1)
-    voxel_mm3 = float(abs(np.linalg.det(mri.affine[:3, :3])))
-    voxels = np.argwhere(indices > 0)
-    centre = label.affine @ np.append(voxels.mean(axis=0), 1.0)
-    sides = [0.0, 0.0, 0.0]
-    for side, (axis, _) in zip(mri.spacing_mm, orientation, strict=True):
-        sides[int(axis)] = side
-    x, y, z = image.shape
-    return CaseFacts(
-        shape=(x, y, z),
-        spacing_mm=(sides[0], sides[1], sides[2]),
-        axes=axes_of(mri.affine),
-        label_axes=axes_of(label.affine),
-        volumes_mm3={i: counts[i] * voxel_mm3 for i in range(1, rules.n_labels + 1)},
-        centre_mm=(float(centre[0]), float(centre[1]), float(centre[2])),
-        image_hash=_hash(image),
-        labels_hash=_hash(turned),
-        remarks=dict(_oddities(mri, label, values, indices)),
-    )
-
-
-def ras_indices(label: RawImage, mapping: Mapping[int, int], n_labels: int) -> NDArray[np.uint8]:
-    """A label map as indices 0..N in RAS+; what is not mapped is background."""
-    return apply_orientation(_indices(label, mapping, n_labels), io_orientation(label.affine))
-
-
-def _indices(label: RawImage, mapping: Mapping[int, int], n_labels: int) -> NDArray[np.uint8]:
-    """The same in the file's own order."""
-    with np.errstate(invalid="ignore"):
-        numbers, places = np.unique(np.rint(label.values), return_inverse=True)
-    known = {0: 0, **{v: i for v, i in mapping.items() if 0 <= i <= n_labels}}
-    table = [known.get(int(n), 0) if np.isfinite(n) else 0 for n in numbers]
-    return np.array(table, dtype=np.uint8)[places].reshape(label.values.shape)
-
-
-def _oddities(
-    mri: RawImage, label: RawImage, values: _Values, indices: NDArray[np.uint8]
-) -> Iterator[tuple[str, str]]:
-    """Kind and finding of what is allowed, but worth a look."""
-    for image, name in ((mri, "MRI"), (label, "label map")):
-        if not image.placed:
-            yield "unplaced", name
-        elif image.sform is not None and image.qform is not None:
-            apart = offset_in_voxels(
-                image.sform, image.values.shape, image.qform, image.values.shape
-            )
-            if apart > 0.5:
-                yield "two_places", name
-    header, sides = np.array(mri.header_spacing_mm), np.array(mri.spacing_mm)
-    if not np.allclose(header, sides, rtol=0.05):
-        yield "two_spacings", f"{_mm(header)} against {_mm(sides)}"
-    if mri.unit in ("m", "micron"):
-        yield "unit", mri.unit
-    if max(sides) > 4 * min(sides):
-        yield "anisotropic", _mm(sides)
-    if min(sides) < 0.05 or max(sides) > 5:
-        yield "odd_spacing", _mm(sides)
-    if axes_of(mri.affine) != axes_of(label.affine):
-        yield "two_orientations", f"{axes_of(mri.affine)} and {axes_of(label.affine)}"
-    share = float(values.counts.max() / values.counts.sum())
-    if share > 0.9:
-        most = values.numbers[values.counts.argmax()]
-        yield "mostly_one_value", f"{share:.0%} of the voxels are {most:g}"
-    low, high = _percentiles(values, (0.01, 0.99))
-    top = float(values.numbers[-1])
-    if top - high > 20 * (high - low) > 0:
-        yield "spikes", f"up to {top:g}, while 98 % lie between {low:g} and {high:g}"
-    outer = sum(np.count_nonzero(indices.take(end, axis)) for axis in range(3) for end in (0, -1))
-    if outer > EDGE_SHARE * np.count_nonzero(indices):
-        yield "edge", f"{outer:,} labelled voxels"
-
-
-def _percentiles(values: _Values, shares: tuple[float, ...]) -> list[float]:
-    below = np.cumsum(values.counts) / values.counts.sum()
-    last = len(below) - 1
-    return [float(values.numbers[min(int(np.searchsorted(below, s)), last)]) for s in shares]
-
-
-def _to_ras(image: RawImage) -> NDArray[Any]:
-    return apply_orientation(image.values.astype(np.float32), io_orientation(image.affine))
-
-
-def _hash(volume: NDArray[Any]) -> str:
-    data = np.ascontiguousarray(volume) + 0  # no negative zeros
-    return hashlib.blake2b(data.tobytes() + str(data.shape).encode(), digest_size=16).hexdigest()
-
-
 def _listed(numbers: Any) -> str:
     most = 12
     shown = ", ".join(f"{n:g}" for n in list(numbers)[:most])
@@ -345,7 +219,3 @@ def _listed(numbers: Any) -> str:
 
 def _times(shape: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in shape)
-
-
-def _mm(sides: Any) -> str:
-    return " x ".join(f"{side:.3g}" for side in sides) + " mm"

@@ -13,13 +13,11 @@ import io
 import math
 import os
 import stat
-import threading
 import zlib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -31,14 +29,11 @@ from hsf_tune.data.cases import Fault
 LARGEST_VOXELS = 2**26  # 400 x 400 x 419; twice a whole head at 0.8 mm, and no crop
 GZIP_AT_BEST = 1032  # bytes out of one, the limit of the deflate format
 TRAILING_BYTES = 2**24  # that may follow the voxels, and are read only for the checksum
-LARGE_BYTES = 2**26  # voxel data beyond this is read one file at a time
 HEADERS = {348: nifti1.header_dtype, 540: nifti2.header_dtype}
 SCALARS = {2: "u1", 256: "i1", 4: "i2", 512: "u2", 8: "i4", 768: "u4", 1024: "i8", 1280: "u8",
            16: "f4", 64: "f8", 1536: "f16"}  # fmt: skip
 OTHERS = {1: "one bit a voxel", 32: "complex numbers", 1792: "complex numbers",
           2048: "complex numbers", 128: "colours (RGB)", 2304: "colours (RGBA)"}  # fmt: skip
-
-_one_large_file = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -100,15 +95,43 @@ def read_raw(path: Path) -> RawImage:
         todo = "Ask its owner for the right to read it (chmod a+r)."
         raise BadFile(Fault(str(path), "may not be read by you", "a readable file", todo)) from None
     except Exception as error:  # whatever a damaged file sets off is a fault of the file
-        reason = f"can't be read ({type(error).__name__}: {str(error).splitlines()[0][:200]})"
+        reason = f"can't be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         raise BadFile(Fault(str(path), reason, "a complete NIfTI file", _COPY)) from error
+
+
+def claimed_voxels(path: Path) -> int:
+    """What the header claims, at little cost; 0 where `read_raw` will refuse the file."""
+    try:
+        with path.open("rb") as file:
+            opened = _open(path, file, os.fstat(file.fileno()).st_size)
+            return math.prod(_shape(opened.header))
+    except Exception:  # `read_raw` says what is wrong
+        return 0
 
 
 _COPY = "Copy or export it again, or take it out of the dataset."
 _EXPORT = "Export it again as one scalar 3D NIfTI volume."
 
 
+class _Opened(NamedTuple):
+    """A file whose header has been read and found good, and no more than that."""
+
+    stream: IO[bytes]
+    zipped: bool
+    start: bytes
+    header: Any
+    length: int  # bytes from the start to the last voxel
+
+
 def _read(path: Path, file: IO[bytes], size_bytes: int) -> RawImage:
+    opened = _open(path, file, size_bytes)
+    rest = _fill(path, opened.stream, opened.length - len(opened.start))
+    if opened.zipped:
+        _read_out(path, opened.stream)
+    return _parsed(path, opened.start + rest, opened.header)
+
+
+def _open(path: Path, file: IO[bytes], size_bytes: int) -> _Opened:
     if size_bytes == 0:
         raise BadFile(Fault(str(path), "is empty (0 bytes)", "a NIfTI image", _COPY))
     zipped = path.name.lower().endswith(".gz")
@@ -126,12 +149,7 @@ def _read(path: Path, file: IO[bytes], size_bytes: int) -> RawImage:
     start += _fill(path, stream, kind.itemsize - len(start))
     header = np.frombuffer(start, kind, count=1)[0]
     length = _judge(path, header, most, size_bytes)
-    lock = _one_large_file if length > LARGE_BYTES else nullcontext()
-    with lock:
-        content = start + _fill(path, stream, length - len(start))
-        if zipped:
-            _read_out(path, stream)
-        return _parsed(path, content, header)
+    return _Opened(stream, zipped, start, header, length)
 
 
 def _fill(path: Path, stream: IO[bytes], wanted: int) -> bytes:

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import io_orientation
 
 from hsf_tune import figures
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
 from hsf_tune.data.checks import Findings
-from hsf_tune.data.content import ras_indices
+from hsf_tune.data.facts import in_ras
 from hsf_tune.data.names import file_safe
 from hsf_tune.data.rawfile import BadFile, read_raw
 
@@ -125,12 +125,10 @@ def _cell(case: Case, config: Config, mark: str) -> figures.Cell | None:
         mri, label = read_raw(case.mri), read_raw(case.label)
     except BadFile:
         return None
-    orientation = io_orientation(mri.affine)
-    image = apply_orientation(mri.values, orientation)
-    labels = ras_indices(label, dataset.labels, len(dataset.labels_names))
+    image, labels = in_ras(mri, label, dataset.labels, len(dataset.labels_names))
     if image.shape != labels.shape:
         return None
-    spacing = np.array(mri.spacing_mm)[np.argsort(orientation[:, 0])]
+    spacing = np.array(mri.spacing_mm)[np.argsort(io_orientation(mri.affine)[:, 0])]
     step = max(1, math.ceil(max(image.shape) / LARGEST_SIDE))
     thin = (slice(None, None, step),) * 3
     name = f"{case.subject.split('/', 1)[1]} {case.pattern}{mark}"

@@ -24,6 +24,7 @@ from hsf_tune.export.hsf_config import (
 from hsf_tune.export.labels import LabelSet, label_set
 from hsf_tune.export.model_card import model_card
 from hsf_tune.export.onnx_file import OnnxFile, write_onnx
+from hsf_tune.export.segmenter import reference_metadata
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel
 from hsf_tune.finetuning.strategy import SavedStrategy, describe
 from hsf_tune.model.weights import build_network, load_base
@@ -74,7 +75,7 @@ def write_folder(
     staging = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         files = tuple(
-            _export(model, saved, labels, staging / f"{stem}.onnx")
+            _export(model, run, saved, labels, staging / f"{stem}.onnx")
             for model, stem in zip(models, stems, strict=True)
         )
         conf = staging / "conf" / "segmentation"
@@ -97,7 +98,8 @@ def write_folder(
 def readme(exported: Exported) -> str:
     """How the folder is used."""
     folder, name = exported.folder, exported.name
-    models = "model" if exported.kind == "single" else f"{len(exported.files)} models, which vote"
+    n = len(exported.files)
+    models = "one model" if n == 1 else f"{n} models, which vote"
     labels = "\n".join(f"| {k} | {v} |" for k, v in exported.labels.outputs.items())
     return f"""# {name}
 
@@ -111,7 +113,7 @@ A hippocampal segmentation network for HSF ({models}).
 - Put the folder of your MRI and a pattern for `files.pattern`; the folder must be absolute.
 - `roiloc.contrast` is `t1` or `t2`, the contrast of the MRI. `roiloc=default_t2iso` is for
   isotropic voxels; use `roiloc=default_corot2` for thick coronal slices.
-- Each image is segmented {21 * len(exported.files)} times with small changes, and the results vote.
+- Each image is segmented {21 * n} times with small changes, and the results vote.
   Faster: `segmentation.segmentation.test_time_augmentation=False`.
 - The segmentations lie beside each MRI, on its own grid: `*_left_hippocampus_seg.nii.gz` and
   `*_right_hippocampus_seg.nii.gz`. MRI that have some already are skipped; `files.overwrite=True`.
@@ -134,12 +136,15 @@ the one in that file. Keep no other `*.onnx` here: HSF would let it vote.
 """
 
 
-def _export(model: TrainedModel, saved: SavedStrategy, labels: LabelSet, path: Path) -> OnnxFile:
+def _export(
+    model: TrainedModel, run: FinishedRun, saved: SavedStrategy, labels: LabelSet, path: Path
+) -> OnnxFile:
     weights = load_base(model.path)
     network = build_network(weights, weights.architecture.out_channels)
     metadata = {
         "name": path.stem,
         **labels.to_metadata(),
+        **reference_metadata(run.config),
         "strategy": describe(saved.strategy),
         "trial": model.trial,
         "base_model": saved.base_name,

@@ -33,7 +33,7 @@ from hsf_tune.model.arunet import ARUNet
 OPSET = 17  # onnxruntime 1.16 reads opsets up to 19 and files up to IR version 9
 NEWEST_OPSET, NEWEST_IR = 19, 9
 INPUT, OUTPUT = "mri", "probabilities"
-CHECKED_SHAPES = ((1, 40, 56, 48), (2, 24, 40, 32), (1, 64, 48, 72))  # batch, X, Y, Z
+CHECKED_SHAPES = ((1, 32, 40, 48), (2, 24, 32, 40), (1, 48, 64, 40))  # batch, X, Y, Z
 LARGEST_DIFFERENCE = 1e-4  # of a probability
 LEAST_SAME_LABEL = 0.9999  # share of voxels
 

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from contourpy import contour_generator
 from matplotlib import patheffects
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -206,10 +208,15 @@ def _borders(axes: Any, plane: _Plane, corner: tuple[float, float], width: float
     padded = np.pad(plane.labels, 1)
     across = (np.arange(padded.shape[1]) - 0.5) * plane.step[0] + corner[0]
     up = (np.arange(padded.shape[0]) - 0.5) * plane.step[1] + corner[1]
+    lines: list[Any] = []
+    colors: list[str] = []
     for value in np.unique(plane.labels[plane.labels > 0]):
-        inside = (padded == value).astype(float)
-        color = label_color(int(value))
-        axes.contour(across, up, inside, levels=[0.75], colors=[color], linewidths=width)
+        inside = contour_generator(across, up, (padded == value).astype(float))
+        found = inside.lines(0.75)
+        lines += found
+        colors += [label_color(int(value))] * len(found)
+    # one collection instead of `axes.contour` for each label: a third of the time
+    axes.add_collection(LineCollection(lines, colors=colors, linewidths=width), autolim=False)
 
 
 def _orient(axes: Any, plane: _Plane, where: Sequence[float], names: bool) -> None:

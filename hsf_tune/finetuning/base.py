@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hsf_tune.config import Config, DatasetConfig, ModelsConfig
+from hsf_tune.finetuning.finished import best_weights, is_run, open_run
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.model.arunet import Architecture
 from hsf_tune.model.weights import BaseModel, load_base
@@ -25,7 +26,20 @@ def resolve_checkpoint(config: Config) -> str:
     chosen = config.models.checkpoint
     if chosen == "auto":
         chosen = "demo" if config.datasets.base == "demo" else config.datasets.base or "hsf"
-    return str(DEMO_BASE) if chosen == "demo" else chosen
+    return str(DEMO_BASE) if chosen == "demo" else local_checkpoint(chosen)
+
+
+def local_checkpoint(chosen: str) -> str:
+    """A path made absolute, so that workers in other folders find it, and the folder of a
+    finished run replaced by its weights; names and addresses as they are.
+
+    Raises:
+        ModelError: the run has not ended, or no weights of it are left.
+    """
+    path = Path(chosen).expanduser()
+    if is_run(path):
+        return str(best_weights(open_run(path)))
+    return str(path.resolve()) if path.is_file() else chosen
 
 
 def get_base(config: Config) -> BaseModel:

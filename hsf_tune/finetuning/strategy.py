@@ -78,10 +78,14 @@ def describe(strategy: Mapping[str, Any]) -> str:
         parts = [
             str(strategy.get(MODE)),
             f"depth {strategy.get(DEPTH)}",
-            f"every {strategy.get(FREQUENCY)} epochs",
+            _every(strategy.get(FREQUENCY)),
             rate,
         ]
     return ", ".join(p for p in [*parts, *others] if p)
+
+
+def _every(frequency: object) -> str:
+    return "a block every epoch" if frequency == 1 else f"a block every {frequency} epochs"
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,8 @@ class _Scene:
         manual = self.manual(place.case).take(place.index, place.axis)
         agreed = np.where(voted[1], voted[0], 0).take(place.index, place.axis)
         step = [s for i, s in enumerate(stored.spacing_mm) if i != place.axis]
-        figure = Figure(figsize=(7.2, 2.7), layout="constrained")
+        height = grey.shape[1] * step[1] / (grey.shape[0] * step[0])
+        figure = Figure(figsize=(7.2, min(6.0, 0.35 + 2.4 * height)), layout="constrained")
         for axes, labels, title in zip(
             figure.subplots(1, 3),
             (None, manual, agreed),

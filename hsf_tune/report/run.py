@@ -106,6 +106,10 @@ class Run:
         last = self.records.notes[-1] if self.records.notes else Note("")
         if last.about in ("time_budget", "interrupted"):
             yield f"The search is not finished: {last.text}."
+        else:
+            running = sum(t.ended is None for t in self.trials)
+            if running:
+                yield f"The search is not finished: {running} of its trials have not ended yet."
         for note in self.notes("confirmation_voided")[:1]:
             yield f"The confirmation is no longer independent: {note.text}."
 

@@ -17,6 +17,7 @@ from hsf_tune.report.page import Page
 from hsf_tune.report.review import review
 from hsf_tune.report.run import Run
 from hsf_tune.search.importance import parameter_importance
+from hsf_tune.verdict import sentences
 
 
 def fill(page: Page, run: Run, summary: Mapping[str, Any], others: Sequence[Run]) -> None:
@@ -40,19 +41,27 @@ def _top(page: Page, run: Run) -> None:
     chosen = found.recommendation
     strategy = f"<b>{escape(describe(chosen.strategy))}.</b> " if chosen.strategy else ""
     flags = [
-        f"{f.label}: {f.mean:+.3f} Dice against the documented default, and perhaps"
-        f" {f.lower:+.3f} (lower 95 % limit)."
+        f"{f.label}: {f.mean:+.3f} Dice, and perhaps {f.lower:+.3f} (lower 95 % limit)."
         for f in found.flags
     ]
+    strategies = next(
+        (d for d in found.differences if d.claim == "strategy" and d.between[1] in run.arms), None
+    )
     page.head.append(f"<h1>{escape(run.name)} · {_facts(run)}</h1>")
     if flags:
         text = "".join(f"<br>{escape(flag)}" for flag in flags)
-        page.head.append(f'<div class="flags"><b>Labels that may have become worse</b>{text}</div>')
+        best = describe(found.winner.strategy) if found.winner else ""
+        page.head.append(
+            f'<div class="flags"><b>Labels that may be worse with {escape(best)} than with the'
+            f" documented default</b>{text}</div>"
+        )
     page.head.append(
         f'<div class="verdict {found.status}"><p class="sentence" id="verdict">'
         f'{escape(found.sentence)}</p><p class="recommendation" id="recommendation">'
         f"Recommended: {strategy}{escape(chosen.reason)}</p></div>"
     )
+    if strategies is not None:
+        page.head.append(f'<p class="muted">{escape(sentences.difference(strategies))}</p>')
     if found.warnings:
         items = "".join(f"<li>{escape(w)}</li>" for w in found.warnings)
         page.head.append(f"<ul>{items}</ul>")

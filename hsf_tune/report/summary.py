@@ -58,7 +58,7 @@ def total_seconds(trials: Sequence[TrialRecord]) -> float:
 
 
 def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
-    """Costs of all the arm's trials; Dice of its finalists."""
+    """Costs of all the arm's trials; Dice of its finalists, and the best one of them."""
     trials = [t for t in run.trials if t.started.arm == arm]
     keys = {identity(s) for s in run.finalists.get(arm, [])}
     explored = [e for e in run.explored if e.arm == arm and e.key in keys]
@@ -66,6 +66,10 @@ def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
     return {
         **_costs(trials, _parameters(run.trials_of(best)) if best is not None else 0),
         "explored_dice": _explored_dice(explored),
+        "best_strategy": None if best is None else dict(best),
+        "best_explored_dice": _explored_dice(
+            [e for e in explored if best is not None and e.key == identity(best)]
+        ),
         **level_fields(run.verdict.arms.get(arm)),
     }
 

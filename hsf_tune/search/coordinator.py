@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hsf_tune.errors import SearchError
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
 from hsf_tune.search.pruner import median_reason
 from hsf_tune.search.race import (
@@ -34,7 +35,7 @@ from hsf_tune.search.race import (
     trial_id,
 )
 from hsf_tune.search.study import ArmStudy, Proposal
-from hsf_tune.search.trial import OUT_OF_MEMORY, job_to_dict, started_of
+from hsf_tune.search.trial import NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_of
 
 RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
 VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
@@ -127,6 +128,12 @@ class Coordinator:
                 text = f"{event.trial} ran out of memory and is tried once more, alone"
                 self.record(Note(RETRY_ALONE, text, {"trial": event.trial}))
                 continue
+            if isinstance(event, TrialEnded) and _failed_with(event, NO_SPACE):
+                raise SearchError(
+                    f"{event.trial} stopped: {event.reason}. Make room where"
+                    f" {self.records.folder} lies, then go on with --resume"
+                    f" {self.records.folder.name}; the trial continues from its last epoch."
+                )
             self.record(event)
             if isinstance(event, TrialEnded):
                 self._tell_studies(event.trial)
@@ -157,12 +164,24 @@ class Coordinator:
             n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
         )
 
+    @property
+    def one_goes_alone(self) -> bool:
+        """Whether a trial that ran out of memory has yet to be tried once more."""
+        trials = [n.data["trial"] for n in self.records.notes if n.about == RETRY_ALONE]
+        return any(self.records.trials[trial].ended is None for trial in trials)
+
     def record(self, event: Event) -> None:
         """Write an event, then tell the observers.
 
         Raises:
-            HsfTuneError: it can't be written.
+            HsfTuneError: it can't be written, or the folder has vanished.
         """
+        if self.records.trials and not self.records.path.exists():
+            raise SearchError(
+                f"{self.records.path} has vanished while the search ran. Nothing was written"
+                " since; bring the folder back, then go on with --resume"
+                f" {self.records.folder.name}."
+            )
         self.records.append(event)
         if not isinstance(event, EpochEnded):
             self._state = None
@@ -222,7 +241,7 @@ class Coordinator:
                     study.tell(trial_id(arm, member.number), record)
 
     def _is_first_out_of_memory(self, event: TrialEnded) -> bool:
-        if event.status != "failed" or not (event.reason or "").startswith(OUT_OF_MEMORY):
+        if not _failed_with(event, OUT_OF_MEMORY):
             return False
         return not any(
             n.about == RETRY_ALONE and n.data["trial"] == event.trial for n in self.records.notes
@@ -272,6 +291,10 @@ class Coordinator:
             self._complaints.add(name)
             text = f"{name} failed and may lack events: {type(error).__name__}: {error}"
             self.records.append(Note("warning", text))
+
+
+def _failed_with(event: TrialEnded, cause: str) -> bool:
+    return event.status == "failed" and (event.reason or "").startswith(cause)
 
 
 def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, object]:

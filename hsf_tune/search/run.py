@@ -95,7 +95,7 @@ def run_search(
     interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
-    with _locked(folder), ray_running(config.search), interrupts(interrupt):
+    with locked(folder), ray_running(config.search), interrupts(interrupt):
         resources = resources or trial_resources(config.search)
         coordinator = Coordinator(
             plan=plan,
@@ -202,14 +202,22 @@ def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """One search a folder at a time; the lock goes with the process that holds it."""
+def locked(folder: Path) -> Iterator[None]:
+    """One search a folder at a time; the process that holds the lock may take it again.
+
+    Raises:
+        SearchError: another process holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire()
     except Timeout:
         raise SearchError(
             f"{folder} is in use: another search of that name is running. Wait for its end, or"
             " choose another --name."
         ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -9,6 +9,7 @@ from the last epoch that was saved.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -34,6 +35,7 @@ EVENTS = "events"  # the one key of what a trial reports: events as JSON text
 STOP = "stop"  # file in a trial's folder by which the driver ends it; holds the reason
 SURFACE_PHASES = ("confirm", "test")  # what is quoted is measured in full
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
+NO_SPACE = "no space left on the disk"  # likewise; it ends the search, not the trial
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,8 @@ def _failure(trial: str, error: Exception) -> TrialEnded:
     reason = f"{name}{first}" if first else type(error).__name__
     if _is_out_of_memory(error):
         reason = f"{OUT_OF_MEMORY} ({reason})"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        reason = f"{NO_SPACE} ({reason})"
     return TrialEnded(
         trial=trial,
         status="failed",

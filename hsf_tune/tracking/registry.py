@@ -7,9 +7,10 @@ Each becomes a version of `hsf-finetuned`; the alias `best` points to the one ex
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def _log_one(mlflow: Any, path: Path, run_id: str, tags: dict[str, str]) -> int:
     )
     side = _EXAMPLE_SIDE
     example = np.random.default_rng(0).standard_normal((1, 1, side, side, side)).astype(np.float32)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stderr(io.StringIO()):  # chatter; errors come out
         warnings.simplefilter("ignore")
         info = mlflow.onnx.log_model(
             model,

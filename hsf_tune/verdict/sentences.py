@@ -50,7 +50,7 @@ def verdict(found: Verdict, n_subjects: int) -> str:
         text = f"Equivalent: tuning {a} or {b} makes no difference that matters"
         return f"{text} ({_limits(arm_test, 90)}).{_beaten_by_others(found)}"
     text = f"Undecided: the data can't tell whether tuning {a} or {b} is better"
-    return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)} {_strategies(found)}"
+    return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)}"
 
 
 _BASELINES = ("documented_default", "base")

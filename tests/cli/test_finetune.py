@@ -115,3 +115,25 @@ def test_a_depth_that_the_network_lacks_is_refused_before_anything_trains(
     assert done.returncode == 1
     assert "finetuning.depth is 5" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+def test_an_override_wins_over_the_strategy_file(published_layout, tiny_base, tmp_path):
+    """strategy=FILE brings a rate of .02; models.lr on the command line is what trains."""
+    common = [
+        *DOCUMENTED[:2],
+        "models.use_forgiving_loss=False",
+        f"datasets.main_path={published_layout}",
+        f"models.checkpoint={tiny_base}",
+        "lightning.max_epochs=1",
+        "tracking.enabled=False",
+        "finetuning.depth=0",
+    ]
+    first = finetune(*common, "models.lr=0.02", "--name", "a", cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    saved = "strategy=outputs/a/best_strategy.yaml"
+    words = [saved, "models.lr=0.005", "tracking.enabled=False", "--name", "b"]
+    again = finetune(*words, cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (record,) = Records(tmp_path / "outputs" / "b").trials.values()
+    assert record.started.strategy["models.lr"] == 0.005
+    assert record.started.strategy["finetuning.depth"] == 0

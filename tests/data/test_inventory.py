@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hsf_tune.data.cases import Case
-from hsf_tune.data.content import CaseFacts
+from hsf_tune.data.facts import CaseFacts
 from hsf_tune.data.inventory import robust_z, tables
 
 
 def _facts(volumes, spacing=(0.5, 0.5, 1.0)):
     return CaseFacts(
         shape=(20, 30, 20), spacing_mm=spacing, axes="RAS", label_axes="RAS",
-        volumes_mm3=volumes, centre_mm=(0, 0, 0), image_hash="", labels_hash="", remarks={},
+        volumes_mm3=volumes, centre_mm=(0, 0, 0), image_hash="", labels_hash="", fit=(1, 0, 0, 0), remarks={},
     )  # fmt: skip
 
 

@@ -257,3 +257,17 @@ def test_batches_of_several_crops_train_too(config, tmp_path, batch_size):
     several = config.with_values({"datasets.batch_size": batch_size})
     ended, _ = run(several, spec_of(several), tmp_path / "t")
     assert ended.status == "finished"
+
+
+def test_a_trial_inside_a_slurm_job_of_several_nodes_is_a_trial_as_any_other(
+    config, tmp_path, monkeypatch
+):
+    """Lightning would take the job's variables for its own distributed training, and refuse."""
+    spec = spec_of(config, finetuning__depth=0, lightning__max_epochs=1)
+    alone, _ = run(config, spec, tmp_path / "alone")
+    job = {"JOB_ID": 7, "JOB_NAME": "hsf", "NTASKS": 3, "NNODES": 4}
+    for name, value in {**job, "PROCID": 1, "LOCALID": 0, "NODEID": 1}.items():
+        monkeypatch.setenv(f"SLURM_{name}", str(value))
+    within, _ = run(config, spec, tmp_path / "within")
+    assert within.dice == alone.dice
+    assert within.scores == alone.scores

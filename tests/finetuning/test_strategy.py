@@ -119,4 +119,4 @@ def test_a_missing_strategy_file_says_what_was_expected(tmp_path):
 
 def test_a_strategy_is_described_in_words_that_users_know():
     text = describe(canonical(DOCUMENTED_DEFAULT, CONFIG, BLOCKS))
-    assert text == "decoder, depth 3, every 4 epochs, lr 0.001"
+    assert text == "decoder, depth 3, a block every 4 epochs, lr 0.001"

@@ -118,6 +118,9 @@ def test_failed_and_running_trials_do_not_disturb(tmp_path, run_writer):
     report = write_report(tmp_path / "r")
     assert "broken: failed, Diverged: the loss became NaN" in report.html.read_text()
     assert report.summary["arms"]["encoder"]["trials"] == 20 + 2
+    assert "The search is not finished: 1 of its trials have not ended yet." in (
+        report.verdict.warnings
+    )
 
 
 def test_a_finetuning_run_has_a_report(tmp_path, run_writer):

@@ -182,6 +182,10 @@ FILES = {
     "a label map mirrored front-back": (
         lambda s: _moved(s, s.affine @ np.diag([1, -1, 1, 1])), LABEL, ["mirrored front-back"],
     ),
+    "a label map without a place beside an MRI that has one": (
+        lambda s: _patched(s, LABEL, 252, "<2h", 0, 0), LABEL,
+        ["the label map has neither sform nor qform"],
+    ),
     "a singular affine": (
         lambda s: _patched(s, MRI, 280, "<12f", 1, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0), MRI,
         ["singular affine", "one plane"],

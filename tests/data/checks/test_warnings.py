@@ -168,3 +168,53 @@ def test_warnings_and_tables_go_to_dataset_json_as_plain_data(study):
     assert plain["warnings"] == list(findings.warnings)
     volume = plain["tables"]["study"]["volumes"]["study--sub-02--t2"]["B"]
     assert volume["outlier"] is True
+
+
+def test_one_image_twice_in_a_subject_is_warned_of(study):
+    """As a copy under another contrast's name; it would count double."""
+    for name in ("t2", "seg"):
+        shutil.copy(
+            study.path(f"study/sub-02/{name}.nii.gz"), study.path(f"study/sub-02/b{name}.nii.gz")
+        )
+    study.plain["patterns"]["b"] = {"mri": "**/bt2.nii.gz", "label": "bseg.nii.gz"}
+    findings = check_data(study.config())
+    assert findings.faults == ()
+    assert "2 cases have the same image" in findings.warnings[0]
+
+
+def _visible(study, flip):
+    """Intensities that follow the labels, which are then written with some axis reversed."""
+    for i, subject in enumerate(study.subjects):
+        rng = np.random.default_rng(100 + i)
+        labels = study.values(f"study/{subject}/seg.nii.gz").copy()
+        labels[7:], labels[:, 8:], labels[:, :, 6:] = 0, 0, 0  # nothing is symmetric
+        image = 300.0 + 80.0 * labels + rng.normal(0, 30, labels.shape)
+        study.write(f"study/{subject}/t2.nii.gz", image.astype(np.int16))
+        study.write(f"study/{subject}/seg.nii.gz", np.flip(labels, flip))
+
+
+@pytest.mark.parametrize(
+    ("flip", "found"),
+    [((), None), (0, "left-right"), (1, "front-back"), (2, "top-bottom")],
+)
+def test_labels_written_with_an_axis_reversed_under_the_same_header_are_warned_of(
+    study, flip, found
+):
+    """No header tells; the images do, when the whole dataset is so."""
+    _visible(study, flip)
+    findings = check_data(study.config())
+    told = [w for w in findings.warnings if "fit the image better when mirrored" in w]
+    assert findings.faults == ()
+    assert len(told) == (0 if found is None else 1)
+    assert found is None or f"mirrored {found}" in told[0]
+
+
+def test_many_outliers_are_told_by_their_number(study):
+    """Every second label map of 8 subjects has three odd volumes; 8 are told one by one."""
+    for subject in study.subjects[:3]:
+        labels = study.values(f"study/{subject}/seg.nii.gz").copy()
+        labels[5:] = 0
+        study.write(f"study/{subject}/seg.nii.gz", labels)
+    text = "\n".join(check_data(study.config()).warnings)
+    assert text.count("unusually small") == 8
+    assert "1 more volumes are unusual" in text

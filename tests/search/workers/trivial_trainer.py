@@ -5,11 +5,13 @@ same folder goes on from it, and the curve depends on strategy, split and seed a
 What should go wrong is read from `faults.json` in the run's folder.
 """
 
+import errno
 import json
 import math
 import os
 import random
 import re
+import shutil
 import signal
 import time
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ class TrialSpec:
     strategy: Any
     split: Any
     seed: int
+    surface: bool = False
 
 
 def true_dice(strategy):
@@ -55,13 +58,15 @@ def fit(config, spec, folder, on_event, *, threads, should_stop=None):
         )
     )  # fmt: skip
     state = _State.of(folder, spec)
+    if state.epoch:  # it was saved, but perhaps not told
+        on_event(_epoch(spec, state, threads))
     reason = None
     while state.epoch < epochs and not reason:
         _maybe_fail(faults, spec.trial, state.epoch, folder)
         time.sleep(faults.get("epoch_s", 0))
-        dice = state.next(true_dice(spec.strategy))
+        state.next(true_dice(spec.strategy))
         state.save(folder)
-        on_event(EpochEnded(spec.trial, state.epoch - 1, {"val_dice": dice, "threads": threads}))
+        on_event(_epoch(spec, state, threads))
         reason = should_stop() if should_stop and state.epoch < epochs else None
     dice = state.dice if epochs else true_dice(spec.strategy)
     scores = [Score(s, f"{s}--c", "CA1", "dice", dice) for s in spec.split.validate]
@@ -71,6 +76,10 @@ def fit(config, spec, folder, on_event, *, threads, should_stop=None):
     )  # fmt: skip
     on_event(ended)
     return ended
+
+
+def _epoch(spec, state, threads):
+    return EpochEnded(spec.trial, state.epoch - 1, {"val_dice": state.dice, "threads": threads})
 
 
 class _State:
@@ -89,7 +98,6 @@ class _State:
         draw = random.Random(self.seed + self.epoch)
         self.epoch += 1
         self.dice = 0.9 * self.dice + 0.1 * goal + draw.gauss(0, 1e-3)
-        return self.dice
 
     def save(self, folder):
         temporary = folder / f".{os.getpid()}"
@@ -110,14 +118,18 @@ def _maybe_fail(faults, trial, epoch, folder):
             if fault.get("once") and done.exists():
                 continue
             done.touch()
-            _fail(fault["kind"], epoch)
+            _fail(fault["kind"], epoch, folder)
 
 
-def _fail(kind, epoch):
+def _fail(kind, epoch, folder):
     if kind == "nan":
         raise Diverged(f"the loss became nan in epoch {epoch}")
     if kind == "memory":
         raise MemoryError("no room for this volume")
+    if kind == "disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if kind == "vanish":
+        shutil.rmtree(folder.parents[1])
     if kind == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     raise RuntimeError("this trial was told to fail")

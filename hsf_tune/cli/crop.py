@@ -1,0 +1,263 @@
+"""`python scripts/crop.py --mri PATTERN --label PATTERN --to DIR`: heads to training crops."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from hsf_tune.cli.shell import run_command
+from hsf_tune.data.crop import (
+    MASK_PATTERN,
+    PRESETS,
+    SIDES,
+    Crop,
+    cut,
+    locate,
+    require_same_grid,
+    write_image,
+)
+from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
+from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem
+from hsf_tune.errors import ConfigError, DataError
+from hsf_tune.records import write_text
+
+EXAMPLES = """examples:
+  # one label map a head, 1-7 on the left and 101-107 on the right
+  python scripts/crop.py --mri '/data/study/sub-*/anat/*_T2w.nii.gz' --label '{stem}_dseg.nii.gz' \\
+      --left 1-7 --right 101-107 --to /data/study_crops
+  # one label map a side
+  python scripts/crop.py --mri '/data/sub-*/t1.nii.gz' --label '{stem}_{side}_seg.nii.gz' \\
+      --contrast t1 --to /data/crops
+"""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A whole-head MRI and its labels; one file may hold both sides."""
+
+    mri: Path
+    subject: str
+    labels: Mapping[Side, Path]
+    mask: Path | None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _crop(words))
+
+
+def _crop(words: list[str]) -> int:
+    args = _parser().parse_args(words)
+    console = Console(soft_wrap=True)
+    heads = find_heads(args.mri, args.label, args.mask)
+    keep = side_mapping(args.left, args.right)
+    config = args.to / f"{args.name}.yaml"
+    _require_free([config, *(p for head in heads for p in _outputs(args, head).values())])
+    names = dict(enumerate(args.names.split(","), start=1)) if args.names else {}
+    values: set[int] = set()
+    failed = 0
+    for number, head in enumerate(heads, start=1):
+        console.print(f"{number}/{len(heads)}  {head.mri}", highlight=False)
+        try:
+            values |= _cut_one(args, head, keep, console)
+        except DataError as error:  # the other heads are not held up by one
+            failed += 1
+            console.print(f"  [red]Not cut:[/] {error}", highlight=False)
+    if not values:
+        raise DataError("No crop with labels was written. Correct what is said above.")
+    by_value = {v: names[i] for i, v in enumerate(sorted(values), start=1) if i in names}
+    write_text(config, dataset_yaml(args.name, sorted(values), by_value, SIDES))
+    console.print(
+        f"{len(heads) - failed} of {len(heads)} heads cut. Labels {sorted(values)}. Check {config},"
+        f" then: python scripts/check.py datasets={config}",
+        highlight=False,
+    )
+    return 1 if failed else 0
+
+
+def _cut_one(
+    args: argparse.Namespace,
+    head: Head,
+    keep: Mapping[Side, Mapping[int, int]],
+    console: Console,
+) -> set[int]:
+    """Write both sides of a head; the label values found."""
+    for label in set(head.labels.values()):
+        require_same_grid(head.mri, label)
+    located = locate(head.mri, PRESETS[args.preset], args.contrast, head.mask)
+    found: set[int] = set()
+    paths = _outputs(args, head)
+    for crop in cut(located, head.labels, keep):
+        for warning in warnings_of(crop):
+            console.print(f"  [yellow]Warning:[/] {warning}", highlight=False)
+        if not crop.values:
+            continue
+        write_image(crop.image, paths[f"{crop.side} image"])
+        write_image(crop.labels, paths[f"{crop.side} labels"])
+        found |= set(crop.values)
+    return found
+
+
+def warnings_of(crop: Crop) -> list[str]:
+    """What a user should look at before training on a crop."""
+    if not crop.values:
+        return [
+            f"the {crop.side} crop holds no label, so it is left out. Are the labels of this side"
+            " in the file, and --left and --right not swapped?"
+        ]
+    found = []
+    if crop.lost:
+        total = sum(crop.lost.values())
+        each = ", ".join(f"{value}: {n}" for value, n in crop.lost.items())
+        found.append(
+            f"the {crop.side} crop cuts off {total} label voxels ({each}). HSF will not see them"
+            " either; a larger margin in HSF and here would (--preset)."
+        )
+    if crop.at_border and not crop.lost:
+        labels = ", ".join(map(str, crop.at_border))
+        found.append(f"in the {crop.side} crop label {labels} touches the border.")
+    return found
+
+
+def find_heads(mri: str, label: str, mask: str) -> list[Head]:
+    """The heads that a pattern finds, each with its labels and a brain mask if there is one.
+
+    Args:
+        mri: glob; `**` stands for any folders.
+        label: glob in the MRI's own folder; may hold {stem}, {subject} and {side}.
+        mask: glob in the MRI's own folder; what is a label map is no mask.
+
+    Raises:
+        DataError: no MRI, or not exactly one label map for each; all faults in one message.
+    """
+    paths = [Path(p) for p in sorted(glob.glob(str(Path(mri).expanduser()), recursive=True))]
+    heads, faults = [], []
+    for path in (p for p in paths if is_nifti(p)):
+        subject = _subject_of(path)
+        labels: dict[Side, Path] = {}
+        for side in SIDES:
+            wanted = _filled(label, stem(path), subject, side)
+            found = [p for p in sorted(path.parent.glob(wanted)) if p != path and is_nifti(p)]
+            if len(found) == 1:
+                labels[side] = found[0]
+            else:
+                faults.append(
+                    f"{path}: {len(found)} files beside it match the label pattern {wanted};"
+                    " expected one. Correct --label; {stem} stands for the MRI's name."
+                )
+        masks = [p for p in path.parent.glob(mask) if p not in labels.values()]
+        heads.append(Head(path, subject, labels, sorted(masks)[0] if masks else None))
+    if faults:
+        raise DataError("\n".join(dict.fromkeys(faults)))
+    if not heads:
+        raise DataError(f"--mri {mri} matches no .nii or .nii.gz file. Correct it, and quote it.")
+    return heads
+
+
+def side_mapping(left: str | None, right: str | None) -> dict[Side, dict[int, int]]:
+    """Side -> value on disk -> common value: the left one's, in the order given.
+
+    Raises:
+        ConfigError: only one side is given, they differ in length, or share a value.
+    """
+    if left is None and right is None:
+        return {}
+    if left is None or right is None:
+        raise ConfigError("--left and --right go together: name the values of both sides.")
+    values: dict[Side, list[int]] = {"left": _numbers(left), "right": _numbers(right)}
+    if len(values["left"]) != len(values["right"]):
+        raise ConfigError(
+            f"--left {left} names {len(values['left'])} labels, --right {right}"
+            f" {len(values['right'])}; expected as many, in the same order."
+        )
+    shared = sorted(set(values["left"]) & set(values["right"]))
+    if shared:
+        raise ConfigError(
+            f"--left and --right share {shared}; a value can't tell the sides apart then. If both"
+            " sides have the same values, leave --left and --right away."
+        )
+    common = values["left"]
+    return {side: dict(zip(own, common, strict=True)) for side, own in values.items()}
+
+
+def _numbers(text: str) -> list[int]:
+    """'1-3,7' as [1, 2, 3, 7]."""
+    found: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise ConfigError(f"'{text}': expected label values such as 1-7 or 1,2,5-9.")
+        first, last = int(match[1]), int(match[2] or match[1])
+        found += range(first, last + 1)
+    if len(set(found)) < len(found) or 0 in found or not found:
+        raise ConfigError(f"'{text}': expected each label once, and not 0, the background.")
+    return found
+
+
+def _filled(pattern: str, name: str, subject: str, side: str) -> str:
+    values = {
+        "{stem}": glob.escape(name),
+        "{subject}": glob.escape(subject),
+        "{side}": side,
+    }
+    return re.sub(r"\{(stem|subject|side)\}", lambda hit: values[hit.group()], pattern)
+
+
+def _subject_of(mri: Path) -> str:
+    """BIDS `sub-` entity of the path, else the name of the MRI's folder."""
+    return bids_subject(mri.as_posix()) or mri.resolve().parent.name
+
+
+def _outputs(args: argparse.Namespace, head: Head) -> dict[str, Path]:
+    folder = args.to / args.name / file_safe(head.subject)
+    return {
+        f"{side} {kind}": folder / f"{stem(head.mri)}_{side}{suffix}.nii.gz"
+        for side in SIDES
+        for kind, suffix in (("image", IMAGE_SUFFIX), ("labels", LABEL_SUFFIX))
+    }
+
+
+def _require_free(paths: Iterable[Path]) -> None:
+    seen: set[Path] = set()
+    for path in paths:
+        if path.exists():
+            raise ConfigError(f"{path} exists; nothing was written. Choose another folder: --to.")
+        if path in seen:
+            raise ConfigError(
+                f"{path} would be written for two heads, as subject and name are alike. Put each"
+                " subject in a folder of its own, or cut them into different folders."
+            )
+        seen.add(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="crop.py",
+        description="Cut whole-head MRI and labels into the crops that HSF will show the network.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--mri", required=True, metavar="PATTERN", help="whole-head MRI; quote it")
+    add("--label", required=True, metavar="PATTERN",
+        help="label map in the MRI's folder; may hold {stem}, {subject}, {side}")  # fmt: skip
+    add("--to", required=True, type=Path, metavar="DIR", help="for the crops and their YAML")
+    add("--preset", choices=sorted(PRESETS), default="t2iso",
+        help="HSF's roiloc=default_PRESET that you will use: t2iso for isotropic voxels (default),"
+        " corot2 for thick coronal slices")  # fmt: skip
+    add("--contrast", choices=("t1", "t2"), default="t2", help="of the MRI; default: t2")
+    add("--left", metavar="1-7", help="label values of the left side, where one file has both")
+    add("--right", metavar="101-107", help="of the right side, in the same order")
+    add("--names", metavar="DG,CA1,...", help="of the labels, by rising value")
+    add("--name", default="crops", help="of the dataset; default: crops")
+    add("--mask", default=MASK_PATTERN, metavar="PATTERN",
+        help=f"brain mask in the MRI's folder, as HSF; default: {MASK_PATTERN}")  # fmt: skip
+    return parser

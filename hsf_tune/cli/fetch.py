@@ -1,0 +1,94 @@
+"""`python scripts/fetch.py [NAME ...]`: bring base models into the cache beforehand.
+
+For machines whose compute nodes reach no network: run it once where there is one. How a
+file is downloaded and verified is `model/published.py`'s business.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from urllib.parse import urlparse
+
+from rich.console import Console
+
+from hsf_tune.cli.shell import run_command
+from hsf_tune.errors import ModelError, did_you_mean
+from hsf_tune.model.published import PUBLISHED, cache_folder, fetch
+
+ALL, BUNDLED = "all", "demo"
+EXAMPLES = """examples:
+  python scripts/fetch.py                    # HSF's published model, which a run starts from
+  python scripts/fetch.py all                # and the five models that the hsf command uses
+  python scripts/fetch.py https://example.org/base.ckpt --checksum sha256:...
+
+Then runs without a network find them: models.checkpoint=hsf, or the address and its
+models.checksum. The cache is $HSF_TUNE_CACHE, else your user's cache folder; it has to be one
+that the compute nodes see.
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (something could not be fetched) or 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _fetch(words))
+
+
+def _fetch(words: list[str]) -> int:
+    args = _parser().parse_args(words)
+    console = Console(soft_wrap=True)
+    wanted = list(PUBLISHED) if ALL in args.names else list(dict.fromkeys(args.names))
+    if args.checksum and len(wanted) > 1:
+        raise ModelError("--checksum belongs to one file. Fetch the others by a call of their own.")
+    for source in wanted:
+        if source == BUNDLED:
+            console.print("demo: comes with hsf_tune; nothing to fetch", highlight=False)
+            continue
+        url, checksum = _address(source, args.checksum)
+        with console.status(f"{source}: {url}"):
+            path = fetch(url, checksum)
+        size_mb = path.stat().st_size / 1e6
+        console.print(f"{source}: {path} ({size_mb:.0f} MB, checksum verified)", highlight=False)
+    console.print(
+        f"Runs find them in {cache_folder()} wherever HSF_TUNE_CACHE is as it is here.",
+        highlight=False,
+    )
+    return 0
+
+
+def _address(source: str, checksum: str | None) -> tuple[str, str]:
+    """Where a base model is and what it must be.
+
+    Raises:
+        ModelError: no known name, or an address without a checksum.
+    """
+    if source in PUBLISHED:
+        return PUBLISHED[source].url, checksum or PUBLISHED[source].checksum
+    if not urlparse(source).scheme:
+        there = " That file is on this machine already." if Path(source).exists() else ""
+        raise ModelError(
+            f"'{source}' is no published model and no https address.{there}"
+            f"{did_you_mean(source, [*PUBLISHED, ALL])}"
+        )
+    if checksum is None:
+        raise ModelError(
+            f"{source} needs --checksum, its xxh3_64 (`xxhsum -H3`) or sha256 (`sha256sum`), from"
+            " somebody you trust."
+        )
+    return source, checksum
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fetch.py",
+        description="Download base models beforehand, for machines without a network.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "names", nargs="*", default=["hsf"], metavar="NAME",
+        help=f"{', '.join(PUBLISHED)}, {ALL}, or an https address; default: hsf",
+    )  # fmt: skip
+    parser.add_argument("--checksum", help="xxh3_64 or sha256 of the file at an address")
+    return parser

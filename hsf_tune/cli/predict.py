@@ -1,0 +1,183 @@
+"""`python scripts/predict.py MODEL_OR_RUN mri.nii.gz ...`: segment crops without HSF."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import numpy.typing as npt
+import torch
+from rich.console import Console
+
+from hsf_tune.cli.shell import run_command
+from hsf_tune.data.names import stem
+from hsf_tune.data.reading import Grid, read_image, read_labels, to_original
+from hsf_tune.errors import ConfigError, DataError, did_you_mean
+from hsf_tune.export.segmenter import Segmenter, open_segmenter
+from hsf_tune.finetuning.predict import make_views, predict, score_prediction, uncertainty
+from hsf_tune.records import Score, label_means
+
+LARGEST_CROP_MM = 150.0  # a hippocampus is about 50 mm long, a head about 200
+EXAMPLES = """examples:
+  python scripts/predict.py outputs/NAME sub-*/left_crop.nii.gz
+  python scripts/predict.py models/NAME crop.nii.gz --tta 20 --uncertainty
+  python scripts/predict.py models/NAME crop.nii.gz --reference crop_seg.nii.gz --to results
+"""
+
+Array = npt.NDArray[Any]
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _predict(words))
+
+
+def _predict(words: list[str]) -> int:
+    args = _parser().parse_intermixed_args(words)
+    console = Console(soft_wrap=True)
+    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    if args.tta < 1:
+        raise ConfigError(f"--tta {args.tta}: expected a number of views, 1 or more.")
+    references: list[Path | None] = list(args.reference or [None] * len(args.mri))
+    if len(references) != len(args.mri):
+        raise ConfigError(
+            f"--reference names {len(references)} label maps for {len(args.mri)} images; expected"
+            " one for each image, in the same order."
+        )
+    outputs = [_outputs(mri, args) for mri in args.mri]
+    _require_free([path for paths in outputs for path in paths.values()], args.overwrite)
+    segmenter = open_segmenter(args.model)
+    dataset = _dataset(segmenter, args.dataset)
+    names = ", ".join(f"{k} {v}" for k, v in segmenter.labels.outputs.items())
+    console.print(f"{segmenter.about}\nLabels: {names}", highlight=False)
+    scores: list[Score] = []
+    for mri, reference, paths in zip(args.mri, references, outputs, strict=True):
+        found = _segment(segmenter, mri, reference, paths, dataset, args.tta, args.seed)
+        scores += found
+        dice = label_means(found)
+        means = "  ".join(f"{label} {value:.3f}" for label, value in dice.items())
+        console.print(f"{paths['labels']}{f'  Dice: {means}' if dice else ''}", highlight=False)
+    if scores:
+        _write_scores(scores, args.to or args.mri[0].parent, args.overwrite, console)
+    return 0
+
+
+def _segment(
+    segmenter: Segmenter,
+    mri: Path,
+    reference: Path | None,
+    paths: dict[str, Path],
+    dataset: str,
+    n_views: int,
+    seed: int,
+) -> list[Score]:
+    """Segment one crop, write what was asked for, and score it where a reference is given."""
+    image, grid = read_image(mri)
+    _require_crop(mri, grid)
+    labels = segmenter.config.datasets.datasets[dataset].labels
+    key = f"datasets.{dataset}.labels"
+    truth = None if reference is None else read_labels(reference, grid, labels, key)
+    views = make_views(n_views, grid.spacing_mm, seed)
+    probabilities = predict(segmenter.predictors, image, views)
+    _save(to_original(segmenter.to_labels(probabilities), grid), mri, grid, paths["labels"])
+    if "uncertainty" in paths:
+        _save(to_original(uncertainty(probabilities), grid), mri, grid, paths["uncertainty"])
+    if truth is None:
+        return []
+    case = stem(mri)
+    return score_prediction(probabilities, truth, grid, segmenter.config, dataset, str(mri), case)
+
+
+def _save(values: Array, like: Path, grid: Grid, path: Path) -> None:
+    """A volume on the image's own grid: whole under its name, or not at all."""
+    file: Any = nib.load(like)
+    header = file.header.copy() if isinstance(file, nib.Nifti1Image) else None
+    image = nib.Nifti1Image(values, grid.file_affine, header)
+    image.header.set_data_dtype(values.dtype)
+    image.header["cal_max"] = image.header["cal_min"] = 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        nib.save(image, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _outputs(mri: Path, args: argparse.Namespace) -> dict[str, Path]:
+    folder = args.to or mri.parent
+    kinds = {"labels": "pred", **({"uncertainty": "uncertainty"} if args.uncertainty else {})}
+    return {kind: folder / f"{stem(mri)}_{word}.nii.gz" for kind, word in kinds.items()}
+
+
+def _require_free(paths: Sequence[Path], overwrite: bool) -> None:
+    twice = sorted({str(p) for p in paths if paths.count(p) > 1})
+    if twice:
+        raise ConfigError(
+            f"{twice[0]} would be written for several images, as their names are alike. Leave --to"
+            " away, so that each result lies beside its image, or name them one at a time."
+        )
+    there = [str(p) for p in paths if p.exists()]
+    if there and not overwrite:
+        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+        raise ConfigError(
+            f"{there[0]}{more} exists; nothing was written. Choose another folder with --to, or"
+            " replace them with --overwrite."
+        )
+
+
+def _require_crop(mri: Path, grid: Grid) -> None:
+    sides = [n * s for n, s in zip(grid.size_before_padding, grid.spacing_mm, strict=True)]
+    if max(sides) > LARGEST_CROP_MM:
+        size = " x ".join(f"{side:.0f}" for side in sides)
+        raise DataError(
+            f"{mri} is {size} mm, which is a whole head; expected a crop of one hippocampus. Segment"
+            " heads with the hsf command, or cut them with scripts/crop.py first."
+        )
+
+
+def _dataset(segmenter: Segmenter, asked: str | None) -> str:
+    """Whose labels the references have."""
+    known = list(segmenter.config.datasets.datasets)
+    if asked is not None and asked not in known:
+        raise ConfigError(f"--dataset {asked}: no such dataset.{did_you_mean(asked, known)}")
+    return asked or known[0]
+
+
+def _write_scores(scores: list[Score], folder: Path, overwrite: bool, console: Console) -> None:
+    path = folder / "prediction_scores.csv"
+    _require_free([path], overwrite)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Score._fields)
+        writer.writerows([*s[:4], "" if np.isnan(s.value) else s.value] for s in scores)
+    console.print(f"Scores: {path}", highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="predict.py",
+        description="Segment crops of a hippocampus; results lie on each image's own grid.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("model", metavar="MODEL_OR_RUN", help="model file, exported folder, or outputs/NAME")
+    add("mri", type=Path, nargs="+", metavar="mri.nii.gz", help="crops of one hippocampus each")
+    add("--to", type=Path, metavar="DIR", help="for the results; default: beside each image")
+    add("--tta", type=int, default=1, metavar="N", help="views a crop is seen in; default: 1")
+    add("--uncertainty", action="store_true", help="also write a map from 0 (sure) to 1")
+    add("--reference", type=Path, nargs="+", metavar="seg.nii.gz", help="one for each image")
+    add("--dataset", metavar="NAME", help="whose labels the references have; default: the first")
+    add("--overwrite", action="store_true", help="replace results that exist")
+    add("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+    add("--seed", type=int, default=0, metavar="N", help="of the random views; default: 0")
+    return parser

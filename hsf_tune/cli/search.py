@@ -1,0 +1,299 @@
+"""The flow of a search: prepare, plan, run, report. `tune.py` reads its command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from rich.console import Console
+
+from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.cli.prepare import (
+    Prepared,
+    new_run_folder,
+    note_versions,
+    prepare,
+    require_new,
+    run_files,
+    start_tracking,
+    write_run_files,
+)
+from hsf_tune.cli.resume import (
+    Earlier,
+    accepted_changes,
+    asked_for,
+    configuration_note,
+    describe_changes,
+    open_earlier,
+    require_same_data,
+    require_same_space,
+)
+from hsf_tune.cli.summary import print_plan, print_result
+from hsf_tune.cli.winner import test_jobs, write_recommended
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Splits, make_splits
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.base import base_comparable
+from hsf_tune.finetuning.fit import Placement, place
+from hsf_tune.finetuning.probe import (
+    StepCost,
+    measure_step,
+    trials_per_gpu,
+    with_measured_resources,
+)
+from hsf_tune.progress import Expected, Progress
+from hsf_tune.records import Records, write_text
+from hsf_tune.report import write_report
+from hsf_tune.search.race import make_plan
+from hsf_tune.search.retention import drop_checkpoints
+from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
+from hsf_tune.search.space import Space, load_space
+
+
+def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> int:
+    """Prepare, plan, search and report; the exit code.
+
+    Args:
+        args: the parsed command line, the time budget in seconds.
+        words: the command line as it was typed, to be written down.
+    """
+    overrides = parse_overrides(args.overrides)
+    earlier = _earlier(args) if args.resume else None
+    if earlier is None:
+        config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
+        fixed = {**overrides.values, **_given(_flags(args))}
+    else:
+        config = asked_for(earlier, overrides, _flags(args), args.config_dir)
+        fixed = accepted_changes(earlier, config)
+    prepared = prepare(config, console, "search")
+    if earlier is None:
+        space = load_space(args.space or "default", config, blocks=prepared.blocks, fixed=fixed)
+        splits = make_splits(prepared.cases, space.config.search, config.datasets, config.seed)
+    else:
+        require_same_data(earlier, prepared)
+        space = load_space(str(earlier.space_file), config, blocks=prepared.blocks, fixed=fixed)
+        require_same_space(earlier, space)
+        if args.space:
+            own = {**overrides.values, **fixed}
+            other = load_space(args.space, config, blocks=prepared.blocks, fixed=own)
+            require_same_space(earlier, other)
+        splits = earlier.splits
+    if args.dry_run:
+        return _dry_run(prepared, space, splits, console)
+    return _search(prepared, space, splits, words, earlier, console)
+
+
+def _search(
+    prepared: Prepared,
+    space: Space,
+    splits: Splits,
+    words: Sequence[str],
+    earlier: Earlier | None,
+    console: Console,
+) -> int:
+    config = _fitted_to_gpu(prepared, space.config, console)
+    name, folder = new_run_folder(config, f"tune-{space.name}")
+    with locked(folder):
+        if earlier is None:
+            require_new(folder, name)
+        records = Records(folder)
+        _write_down(prepared, config, space, splits, words, earlier, records, console)
+        for note in splits.notes:
+            console.print(f"Note: {note}", highlight=False)
+        return _run(prepared, config, space, splits, records, console)
+
+
+def _run(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    records: Records,
+    console: Console,
+) -> int:
+    folder, name = records.folder, records.folder.name
+    note_versions(records)
+    tracker = start_tracking(config, folder, name, records, console, nested=True)
+    comparable = base_comparable(prepared.base, config)
+    planned = plan_search(config, space, splits, base_comparable=comparable)
+    done = sum(record.ended is not None for record in records.trials.values())
+    going_on = f", {done} of them done" if done else ""
+    console.print(
+        f"Search {name} in the space {space.name}: {planned.trials} trials{going_on} -> {folder}",
+        highlight=False,
+    )
+    expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
+    status, complete = "failed", False
+    try:
+        with Progress(expected, title=name, console=console) as progress:
+            progress.resume(records)
+            outcome = run_search(
+                config,
+                space,
+                splits,
+                folder,
+                records,
+                base_comparable=comparable,
+                observers=[*([tracker] if tracker else []), progress],
+                choose_test=lambda _: test_jobs(folder, config, splits),
+            )
+        status = outcome.status if outcome.status != "time_budget" else "finished"
+        complete = outcome.status == "finished"
+        return _finish(prepared, config, splits, folder, records, outcome, console)
+    finally:
+        lacking = 0
+        if tracker:
+            tracker.log_artifacts(run_files(folder))
+            lacking = tracker.close(timeout_s=60, status=status)
+        if complete and not lacking:  # else the weights are still to be sent, or to go on from
+            drop_checkpoints(records, config.search.keep_checkpoints)
+
+
+def _write_down(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    words: Sequence[str],
+    earlier: Earlier | None,
+    records: Records,
+    console: Console,
+) -> None:
+    """What the run is made of, as files and in its records; again where something changed."""
+    changes = ""
+    if earlier is not None:
+        accepted = accepted_changes(earlier, config)
+        if earlier.noted and not accepted:
+            return
+        changes = describe_changes(earlier, accepted)
+        if changes:
+            console.print(f"Note: {changes}", highlight=False)
+    folder = records.folder
+    command = earlier.command if earlier else shlex.join(["tune.py", *words])
+    text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
+    write_text(folder / "space.yaml", text)
+    draw = earlier is None
+    write_run_files(folder, config, prepared, splits.to_dict(), command, draw=draw)
+    records.append(configuration_note(config, space, changes))
+
+
+def _finish(
+    prepared: Prepared,
+    config: Config,
+    splits: Splits,
+    folder: Path,
+    records: Records,
+    outcome: SearchOutcome,
+    console: Console,
+) -> int:
+    """Tables and report for what is done, however the search ended."""
+    records.write_tables()
+    report = write_report(folder)
+    folds = {split.fold: split for split in splits.explore}
+    recommended, threads = report.summary["recommendation"], outcome.resources.threads
+    write_recommended(folder, prepared, config, records, folds, recommended, threads)
+    print_result(report.summary, folder, console)
+    if outcome.status == "interrupted":
+        elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
+        console.print(
+            f"Stopped. Go on with: python tune.py --resume {folder.name}{elsewhere}",
+            highlight=False,
+        )
+    if outcome.failed_arms:
+        console.print(
+            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
+            f" in {folder}/trials.jsonl.",
+            highlight=False,
+        )
+        return outcome.exit_code or 1
+    return outcome.exit_code
+
+
+def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
+    config = space.config
+    placement, cost = _measured(prepared, config)
+    comparable = base_comparable(prepared.base, config)
+    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    workers = config.search.max_concurrent or _workers_here(config, placement, cost)
+    expected = plan_search(config, space, splits, base_comparable=comparable)
+    print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
+    return 0
+
+
+def _measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
+    placement = place(config, int(config.search.cpus_per_trial or 1))
+    cost = measure_step(
+        config,
+        prepared.base,
+        prepared.store,
+        prepared.cases,
+        placement.device,
+        placement.precision,
+        placement.threads,
+    )
+    return placement, cost
+
+
+def _fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
+    """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere."""
+    if place(config, 1).accelerator != "gpu" or config.search.address:
+        return config
+    placement, cost = _measured(prepared, config)
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    fitted = with_measured_resources(config, cost, memory)
+    share = fitted.search.gpus_per_trial or 1.0
+    twice = ", with activation checkpointing" if cost.checkpointing else ""
+    console.print(
+        f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
+        f" {1 / share:.0f} trials share a GPU",
+        highlight=False,
+    )
+    return fitted
+
+
+def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
+    """Trials side by side on this machine."""
+    if placement.accelerator == "cpu":
+        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
+    memory = torch.cuda.get_device_properties(placement.device).total_memory
+    share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, memory)
+    return max(1, int(torch.cuda.device_count() / share + 1e-9))
+
+
+def _earlier(args: argparse.Namespace) -> Earlier:
+    """The run that `--resume` names.
+
+    Raises:
+        ConfigError: there is none, or `--name` names another.
+    """
+    if args.name not in (None, args.resume):
+        raise ConfigError(
+            f"--resume {args.resume} goes on under that name; leave --name {args.name} away."
+        )
+    return open_earlier(Path(args.output or "outputs") / args.resume)
+
+
+def _flags(args: argparse.Namespace) -> dict[str, Any]:
+    """Dotted keys of the flags that were given."""
+    return {
+        "name": args.name,
+        "output": args.output,
+        "seed": args.seed,
+        "search.strategies_per_arm": args.strategies_per_arm,
+        "search.time_budget_s": args.time_budget,
+        "search.confirm": False if args.no_confirm else None,
+        "search.max_concurrent": args.max_concurrent,
+        "search.cpus_per_trial": args.cpus_per_trial,
+        "search.gpus_per_trial": args.gpus_per_trial,
+        "search.address": args.address,
+    }
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in flags.items() if value is not None}

@@ -1,0 +1,166 @@
+"""All that one trial needs, resolved once, and the folder that is its own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hsf_tune.config import Config
+from hsf_tune.data.cases import Case, find_cases
+from hsf_tune.data.splits import Split
+from hsf_tune.data.store import Store, open_store
+from hsf_tune.errors import HsfTuneError
+from hsf_tune.finetuning.base import blocks_of, get_base
+from hsf_tune.finetuning.module import trainable_groups
+from hsf_tune.finetuning.placement import Placement, place
+from hsf_tune.finetuning.schedule import Plan, make_plan
+from hsf_tune.finetuning.strategy import describe, strategy_key
+from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.weights import BaseModel, build_network, save
+from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict, write_text
+
+ENDED = "ended.json"
+
+
+@dataclass(frozen=True)
+class TrialSpec:
+    """What one trial trains on.
+
+    Attributes:
+        trial: unique id within the run, also its folder's name.
+        strategy: canonical dotted keys; empty for the unchanged base model (0 epochs).
+        surface: also measure surface distances, and keep the predictions.
+    """
+
+    trial: str
+    phase: str
+    arm: str
+    strategy: Mapping[str, Any]
+    split: Split
+    seed: int
+    surface: bool = False
+
+
+@dataclass
+class Setting:
+    """All that a trial needs, resolved once."""
+
+    config: Config
+    spec: TrialSpec
+    folder: Path
+    placement: Placement
+    base: BaseModel
+    plan: Plan
+    store: Store
+    cases: list[Case]
+
+    @classmethod
+    def of(cls, config: Config, spec: TrialSpec, folder: Path, threads: int) -> Setting:
+        config = config.with_values(spec.strategy)
+        base = get_base(config)
+        plan = make_plan(config.finetuning, config.lightning, blocks_of(base))
+        cases = find_cases(config.datasets)
+        store = open_store(cases, config.datasets, config.store)
+        return cls(config, spec, folder, place(config, threads), base, plan, store, cases)
+
+    def network(self) -> ARUNet:
+        return build_network(self.base, self.config.models.out_channels, seed=self.spec.seed)
+
+    def validation_cases(self) -> list[Case]:
+        return self.spec.split.validation_set(self.cases)
+
+    def groups(self) -> list[tuple[str, torch.nn.Module]]:
+        return trainable_groups(self.network(), self.config, self.plan)
+
+    def started(self) -> TrialStarted:
+        spec, groups = self.spec, self.groups() if self.spec.strategy else []
+        return TrialStarted(
+            trial=spec.trial,
+            phase=spec.phase,
+            arm=spec.arm,
+            strategy=dict(spec.strategy),
+            fold=spec.split.fold,
+            seed=spec.seed,
+            max_epochs=self.plan.max_epochs if spec.strategy else 0,
+            train=list(spec.split.train),
+            validate=list(spec.split.validate),
+            opening_epochs={name: self.plan.opening_epoch(i) for i, (name, _) in enumerate(groups)},
+            parameters_trained=count_parameters(groups),
+            device=str(self.placement.device),
+        )
+
+    def fingerprint(self) -> str:
+        """Equal for two calls that must give the same numbers."""
+        parts = [
+            strategy_key(self.spec.strategy),
+            json.dumps(self.spec.split.to_dict(), sort_keys=True),
+            json.dumps(
+                [asdict(self.config.models), asdict(self.config.augmentation)], sort_keys=True
+            ),
+            f"{self.spec.seed} {self.placement.precision} {self.base.sha256} {self.store.key}"
+            f" {self.config.datasets.batch_size} {self.config.lightning.accumulate_grad_batches}",
+        ]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    def claim_folder(self) -> TrialEnded | None:
+        """Mark the folder as this trial's; the result, if the trial already ended here.
+
+        Raises:
+            HsfTuneError: another trial, or this one with other settings, lives there.
+        """
+        mark = self.folder / "trial.json"
+        wanted = {"trial": self.spec.trial, "fingerprint": self.fingerprint()}
+        if mark.exists():
+            found = json.loads(mark.read_text(encoding="utf-8"))
+            if found != wanted:
+                raise HsfTuneError(
+                    f"{self.folder} holds trial {found.get('trial')} with other settings or other"
+                    f" data than trial {self.spec.trial} has now. Give this run another name, or"
+                    " move that folder away."
+                )
+        else:
+            write_text(mark, json.dumps(wanted))
+        ended = self.folder / ENDED
+        if not ended.exists():
+            return None
+        event = event_from_dict(json.loads(ended.read_text(encoding="utf-8")))
+        assert isinstance(event, TrialEnded)
+        return event
+
+    def merges_labels(self) -> bool:
+        """Whether the network tells more labels apart than the datasets do."""
+        channels = self.config.models.out_channels
+        return any(
+            len(d.labels_names) + 1 != channels for d in self.config.datasets.datasets.values()
+        )
+
+    def relative(self, name: str) -> str:
+        return f"checkpoints/{self.folder.name}/{name}"
+
+    def save_weights(self, name: str, network: ARUNet, epoch: int, dice: float) -> str:
+        """Save weights with what is needed to use them; the path within the run."""
+        named = [dict(d.labels_names) for d in self.config.datasets.datasets.values()]
+        about: dict[str, Any] = {
+            "name": self.spec.trial,
+            "training": {
+                "strategy": describe(self.spec.strategy),
+                "epoch": epoch,
+                "validation_dice": round(dice, 6),
+                "base_sha256": self.base.sha256,
+            },
+        }
+        if all(names == named[0] for names in named) and not self.merges_labels():
+            about["labels_names"] = named[0]
+        save(self.folder / name, network, about)
+        return self.relative(name)
+
+
+def count_parameters(groups: list[tuple[str, torch.nn.Module]]) -> int:
+    """Weights that train once all groups are open."""
+    return sum(p.numel() for _, module in groups for p in module.parameters())
