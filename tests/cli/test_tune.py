@@ -231,4 +231,5 @@ def test_a_mistake_gets_one_clear_error_and_exit_code_1(
     assert end.value.code == 1
     error = " ".join(capsys.readouterr().err.split())
     assert message in error
-    assert error.startswith("Error: ")
+    assert "Error: " in error
+    assert "Traceback" not in error
