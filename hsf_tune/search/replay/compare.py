@@ -3,6 +3,10 @@
 All settings see the same seeds. Random search and the grid without a race are settings
 like any other: those that train each strategy on every fold. The full grid needs no
 replay: it costs all trainings, and its pick is the best by definition.
+
+The error that is given is that of the search's own chance, on this one grid. It does
+not say how other data would behave, and the recorded grid has one seed: what is "true"
+here holds the luck of its trainings.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, median, stdev
 
 import numpy as np
@@ -19,7 +24,7 @@ import numpy as np
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
-from hsf_tune.search.replay.simulate import TOLERANCE, Bench, Replay, Setting
+from hsf_tune.search.replay.simulate import TOLERANCE, Bench, Memory, Replay, Setting
 from hsf_tune.search.replay.table import GridTable
 
 SHIPPED = "12/6,3,3"
@@ -124,48 +129,50 @@ def compare(
     Raises:
         SearchError: the table lacks a training that a search asked for.
     """
-    tasks = [
-        (setting, seed + i, workers, tolerance) for setting in settings for i in range(searches)
-    ]
+    task = _Task(table, tuple(settings), workers, tolerance)
+    seeds = range(seed, seed + searches)
     if processes == 1:
-        benches = _Benches(table)
-        found = [benches.run(task) for task in tasks]
+        found = [task.run(number) for number in seeds]
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=_start, initargs=(table,)
+            processes, mp_context=context, initializer=_start, initargs=(task,)
         ) as pool:
-            found = list(pool.map(_run, tasks, chunksize=max(1, searches // processes)))
-    return [
-        _row(table, setting, found[i * searches : (i + 1) * searches])
-        for i, setting in enumerate(settings)
-    ]
+            found = list(pool.map(_run, seeds))
+    by_setting = zip(*found, strict=True)
+    return [_row(table, s, replays) for s, replays in zip(settings, by_setting, strict=True)]
 
 
-_Task = tuple[Setting, int, int, float]
+@dataclass(frozen=True)
+class _Task:
+    """All settings with one seed, which share what the studies proposed."""
+
+    table: GridTable
+    settings: tuple[Setting, ...]
+    workers: int
+    tolerance: float
+
+    @cached_property
+    def benches(self) -> list[Bench]:
+        return [Bench(self.table, setting) for setting in self.settings]
+
+    def run(self, seed: int) -> list[Replay]:
+        memory: Memory = {}
+        return [
+            bench.run(seed, workers=self.workers, tolerance=self.tolerance, memory=memory)
+            for bench in self.benches
+        ]
 
 
-class _Benches:
-    """A process's benches, each built when it is first needed."""
-
-    def __init__(self, table: GridTable) -> None:
-        self.table, self.known = table, dict[Setting, Bench]()
-
-    def run(self, task: _Task) -> Replay:
-        setting, seed, workers, tolerance = task
-        bench = self.known.setdefault(setting, Bench(self.table, setting))
-        return bench.run(seed, workers=workers, tolerance=tolerance)
+_here: list[_Task] = []  # of this process
 
 
-_here: list[_Benches] = []
+def _start(task: _Task) -> None:
+    _here.append(task)
 
 
-def _start(table: GridTable) -> None:
-    _here.append(_Benches(table))
-
-
-def _run(task: _Task) -> Replay:
-    return _here[0].run(task)
+def _run(seed: int) -> list[Replay]:
+    return _here[0].run(seed)
 
 
 def _row(table: GridTable, setting: Setting, replays: Sequence[Replay]) -> Row:

@@ -7,6 +7,7 @@ import pytest
 
 from hsf_tune.search.race import read_state
 from hsf_tune.search.replay.simulate import Bench, Setting, _InMemory
+from hsf_tune.search.study import ArmStudy
 
 PLAIN = Setting()  # two arms of 12, 6, 3 and 3 strategies: 48 trainings of 8 epochs
 
@@ -143,3 +144,27 @@ def test_more_folds_than_recorded_are_refused(make_table):
     """A race over four folds needs four."""
     with pytest.raises(ValueError, match="4 folds asked for, 2 recorded"):
         Bench(make_table(folds=2), PLAIN)
+
+
+def test_memory_changes_nothing(make_table):
+    """Searches that share a memory are those that each ask studies of their own."""
+    table, memory = make_table(failing_at_high_rates), {}
+    races = [(12, (6, 3, 3)), (6, (6, 6, 6)), (16, (8,)), (12, (6, 3, 3))]
+    for sampler in ("tpe", "grid"):
+        for pruner in ("none", "median"):
+            for n, keep in races:
+                bench = Bench(table, Setting(sampler, pruner, n, keep))
+                assert bench.run(3, memory=memory) == bench.run(3)
+
+
+def test_studies_are_asked_once_for_the_same_history(make_table, monkeypatch):
+    """A race that differs only in its later folds needs hardly any new suggestion."""
+    asked = []
+    ask = ArmStudy.propose
+    monkeypatch.setattr(ArmStudy, "propose", lambda *a: asked.append(1) or ask(*a))
+    table, memory = make_table(), {}
+    for _ in range(2):
+        Bench(table, PLAIN).run(3, memory=memory, workers=1)
+        assert len(asked) == 24
+    Bench(table, replace(PLAIN, keep=(8, 4, 4))).run(3, memory=memory, workers=1)
+    assert len(asked) == 24
