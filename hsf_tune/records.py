@@ -15,13 +15,15 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
+from filelock import FileLock, Timeout
 
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.errors import HsfTuneError, SearchError
 
 Status = Literal["finished", "pruned", "failed"]
 Phase = Literal["explore", "confirm", "test", "finetune", "base"]
@@ -276,6 +278,30 @@ def read_events(path: Path) -> Iterator[Event]:
             if not line.endswith(b"\n"):
                 return
             yield event_from_dict(json.loads(line))
+
+
+@contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Hold a run's folder: one process at a time writes there, and may take it again.
+
+    The lock goes with the process that holds it, however that ends.
+
+    Raises:
+        SearchError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise SearchError(
+            f"{folder} is in use: another run of that name is going on. Wait for its end, or"
+            " choose another --name."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

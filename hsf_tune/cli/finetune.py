@@ -16,16 +16,23 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     note_versions,
     prepare,
-    require_new,
     run_files,
     start_tracking,
     write_run_files,
     write_through,
 )
-from hsf_tune.cli.shell import run_command
-from hsf_tune.cli.winner import save_trial
+from hsf_tune.cli.resume import (
+    Earlier,
+    accepted_changes,
+    configuration_note,
+    open_earlier,
+    require_same_data,
+)
+from hsf_tune.cli.shell import Stopped, run_command, stopping
+from hsf_tune.cli.winner import BEST, save_trial
 from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split
+from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.schedule import make_plan
 from hsf_tune.finetuning.strategy import (
@@ -35,8 +42,9 @@ from hsf_tune.finetuning.strategy import (
     describe,
 )
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, TrialEnded
+from hsf_tune.records import Records, TrialEnded, sole_writer
 
+TRIAL = "finetune-1"  # the one trial of a run
 EXAMPLES = """examples:
   python finetune.py
   python finetune.py finetuning.mode=encoder finetuning.depth=2 models.lr=3e-3
@@ -44,11 +52,12 @@ EXAMPLES = """examples:
       finetuning.out_channels=8 models.lr=1e-3 models.use_forgiving_loss=False
   python finetune.py datasets=/data/hsf/my_dataset.yaml
   python finetune.py strategy=outputs/NAME/best_strategy.yaml      # repeat a search's winner
+A run that was stopped goes on when it is called again with the same --name.
 """
 
 
 def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
+    """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
     words = sys.argv[1:] if argv is None else argv
     run_command(lambda: _finetune(words))
 
@@ -61,39 +70,96 @@ def _finetune(words: list[str]) -> int:
     )
     console = Console(soft_wrap=True)
     prepared = prepare(config, console, "finetune")
-    name, folder = new_run_folder(config, "finetune")
-    require_new(folder, name)
-    split = _split(prepared, saved, console)
     config = _as_saved(config, saved, args.overrides)
     strategy = _strategy(prepared, config, saved)
     threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
     _warn(prepared, config, strategy, console)
+    name, folder = new_run_folder(config, "finetune")
     console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
-    write_run_files(
-        folder, config, prepared, {"finetune": split.to_dict()}, shlex.join(["finetune.py", *words])
-    )
-    spec = TrialSpec("finetune-1", "finetune", "single", strategy, split, config.seed, surface=True)
-    ended = _train(prepared, config, spec, folder, console, name, threads)
+    with sole_writer(folder):
+        records = Records(folder)
+        split = _begin(prepared, config, saved, words, records, console)
+        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, surface=True)
+        try:
+            with stopping():
+                ended = _train(prepared, config, spec, records, console, threads)
+        except Stopped as stopped:
+            given = [] if args.name else ["--name", name]
+            again = shlex.join(["python", "finetune.py", *words, *given])
+            console.print(f"Stopped {_after(records)}. Go on with: {again}", highlight=False)
+            return stopped.exit_code
     _print_result(ended, folder, console)
     return 0
+
+
+def _begin(
+    prepared: Prepared,
+    config: Config,
+    saved: SavedStrategy | None,
+    words: list[str],
+    records: Records,
+    console: Console,
+) -> Split:
+    """Write down what the run is made of, or check that it is what it was begun with.
+
+    Raises:
+        ConfigError: it is not, or there is nothing to go on with.
+    """
+    earlier = _earlier(records)
+    if earlier is None:
+        split, command = _split(prepared, saved, console), shlex.join(["finetune.py", *words])
+    else:
+        changes = accepted_changes(earlier, config)
+        require_same_data(earlier, prepared)
+        console.print(f"Going on {_after(records)}", highlight=False)
+        split, command = Split.from_dict(earlier.dataset["splits"]["finetune"]), earlier.command
+        if not changes:
+            return split
+    splits, draw = {"finetune": split.to_dict()}, earlier is None
+    write_run_files(records.folder, config, prepared, splits, command, draw=draw)
+    records.append(configuration_note(config, None))
+    return split
+
+
+def _earlier(records: Records) -> Earlier | None:
+    """The run if it was begun and has not finished; None where there is none.
+
+    Raises:
+        ConfigError: it has finished, or is a search.
+    """
+    folder, trials = records.folder, records.trials
+    if not trials:
+        return None
+    if set(trials) == {TRIAL} and not (folder / BEST).exists():
+        return open_earlier(folder)
+    what = "a finished run" if set(trials) == {TRIAL} else "a search"
+    raise ConfigError(f"{folder} holds {what} already; nothing was changed. Choose another --name.")
+
+
+def _after(records: Records) -> str:
+    """Where the trial is: what is saved after each epoch is never lost."""
+    record = records.trials.get(TRIAL)
+    if record is None or not record.epochs:
+        return "before the end of its first epoch"
+    return f"after epoch {len(record.epochs)} of {record.started.max_epochs}"
 
 
 def _train(
     prepared: Prepared,
     config: Config,
     spec: TrialSpec,
-    folder: Path,
+    records: Records,
     console: Console,
-    name: str,
     threads: int,
 ) -> TrialEnded:
-    records = Records(folder)
+    folder, name = records.folder, records.folder.name
     note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
     expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
     status = "failed"
     try:
         with Progress(expected, title=name, console=console) as progress:
+            progress.resume(records)
             on_event = write_through(records, [*([tracker] if tracker else []), progress])
             trial_folder = folder / "checkpoints" / spec.trial
             ended = fit(config, spec, trial_folder, on_event, threads=threads)
@@ -102,6 +168,9 @@ def _train(
         save_trial(folder, prepared, config, spec, ended, threads, reason)
         status = "finished"
         return ended
+    except Stopped:
+        status = "interrupted"
+        raise
     finally:
         if tracker:
             tracker.log_artifacts(run_files(folder))

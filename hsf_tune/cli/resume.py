@@ -226,7 +226,7 @@ def _refusal(earlier: Earlier, lines: list[str]) -> ConfigError:
     more = len(lines) - _SHOWN
     listed = [*lines[:_SHOWN], *([f"and {more} more"] if more > 0 else [])]
     return ConfigError(
-        f"{earlier.name} can't go on, as its trials would no longer be comparable:\n  "
+        f"{earlier.name} can't go on, as this is not what it was begun with:\n  "
         + "\n  ".join(listed)
         + "\nBring that back to what it was, or start a new run under another --name."
     )

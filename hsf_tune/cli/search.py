@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.cli.disk import estimate, require_room, used_bytes
+from hsf_tune.cli.placement import fitted_to_gpu, measured, side_by_side, workers_here
 from hsf_tune.cli.prepare import (
     Prepared,
     new_run_folder,
@@ -40,18 +40,12 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
-from hsf_tune.finetuning.fit import Placement, place
-from hsf_tune.finetuning.probe import (
-    StepCost,
-    measure_step,
-    trials_per_gpu,
-    with_measured_resources,
-)
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, write_text
+from hsf_tune.records import Records, sole_writer, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
-from hsf_tune.search.run import SearchOutcome, locked, plan_search, run_search
+from hsf_tune.search.retention import drop_checkpoints
+from hsf_tune.search.run import SearchOutcome, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
 
 
@@ -96,9 +90,10 @@ def _search(
     earlier: Earlier | None,
     console: Console,
 ) -> int:
-    config = _fitted_to_gpu(prepared, space.config, console)
+    config = fitted_to_gpu(prepared, space.config, console)
     name, folder = new_run_folder(config, f"tune-{space.name}")
-    with locked(folder):
+    _require_room(prepared, config, space, splits, folder, console)
+    with sole_writer(folder):
         if earlier is None:
             require_new(folder, name)
         records = Records(folder)
@@ -128,7 +123,7 @@ def _run(
         highlight=False,
     )
     expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
-    status = "failed"
+    status, complete = "failed", False
     try:
         with Progress(expected, title=name, console=console) as progress:
             progress.resume(records)
@@ -143,11 +138,46 @@ def _run(
                 choose_test=lambda _: test_jobs(folder, config, splits),
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
+        complete = outcome.status == "finished"
         return _finish(prepared, config, splits, folder, records, outcome, console)
     finally:
+        lacking = 0
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            tracker.close(timeout_s=60, status=status)
+            lacking = tracker.close(timeout_s=60, status=status)
+        if complete and not lacking:  # else the weights are still to be sent, or to go on from
+            _drop_checkpoints(records, config.search.keep_checkpoints, console)
+
+
+def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:
+    freed = drop_checkpoints(records, keep)
+    if freed:
+        console.print(
+            f"Removed the weights of trials that are not finalists: {freed / 1e6:.0f} MB"
+            f" (search.keep_checkpoints={keep})",
+            highlight=False,
+        )
+
+
+def _require_room(
+    prepared: Prepared,
+    config: Config,
+    space: Space,
+    splits: Splits,
+    folder: Path,
+    console: Console,
+    *,
+    refuse: bool = True,
+) -> None:
+    """Say how much disk the search takes, and refuse where it clearly is not there."""
+    comparable = base_comparable(prepared.base, config)
+    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    expected = plan_search(config, space, splits, base_comparable=comparable)
+    use = estimate(config, prepared.base, plan, expected, side_by_side(config))
+    used = used_bytes(folder)
+    console.print(use.describe(config, folder, used), highlight=False)
+    if refuse:
+        require_room(use, config, folder, used)
 
 
 def _write_down(
@@ -212,53 +242,15 @@ def _finish(
 
 def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
     config = space.config
-    placement, cost = _measured(prepared, config)
+    placement, cost = measured(prepared, config)
     comparable = base_comparable(prepared.base, config)
     plan = make_plan(space, config.search, splits, config.seed, base=comparable)
-    workers = config.search.max_concurrent or _workers_here(config, placement, cost)
+    workers = config.search.max_concurrent or workers_here(config, placement, cost)
     expected = plan_search(config, space, splits, base_comparable=comparable)
     print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)
+    _, folder = new_run_folder(config, f"tune-{space.name}")
+    _require_room(prepared, config, space, splits, folder, console, refuse=False)
     return 0
-
-
-def _measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
-    placement = place(config, int(config.search.cpus_per_trial or 1))
-    cost = measure_step(
-        config,
-        prepared.base,
-        prepared.store,
-        prepared.cases,
-        placement.device,
-        placement.precision,
-        placement.threads,
-    )
-    return placement, cost
-
-
-def _fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
-    """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere."""
-    if place(config, 1).accelerator != "gpu" or config.search.address:
-        return config
-    placement, cost = _measured(prepared, config)
-    memory = torch.cuda.get_device_properties(placement.device).total_memory
-    fitted = with_measured_resources(config, cost, memory)
-    share = fitted.search.gpus_per_trial or 1.0
-    twice = ", with activation checkpointing" if cost.checkpointing else ""
-    console.print(
-        f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
-        f" {1 / share:.0f} trials share a GPU",
-        highlight=False,
-    )
-    return fitted
-
-
-def _workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
-    """Trials side by side on this machine."""
-    if placement.accelerator == "cpu":
-        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
-    memory = torch.cuda.get_device_properties(placement.device).total_memory
-    share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, memory)
-    return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
 
 def _earlier(args: argparse.Namespace) -> Earlier:

@@ -28,7 +28,7 @@ from hsf_tune.errors import DataError
 Array = npt.NDArray[Any]
 
 MULTIPLE = 8  # voxels; three halvings of the network, and what HSF pads to
-LARGEST_MISALIGNMENT = 0.1  # voxel sides; affines that differ by less differ by rounding
+LARGEST_MISALIGNMENT = 0.25  # voxels; oblique affines rounded to 3 decimals differ by 0.1
 _NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 _WIDEST_RANGE = 1 << 20  # between the smallest and the largest label
 

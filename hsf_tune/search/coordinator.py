@@ -164,18 +164,20 @@ class Coordinator:
             n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
         )
 
+    @property
+    def one_goes_alone(self) -> bool:
+        """Whether a trial that ran out of memory has yet to be tried once more."""
+        trials = [n.data["trial"] for n in self.records.notes if n.about == RETRY_ALONE]
+        return any(self.records.trials[trial].ended is None for trial in trials)
+
     def record(self, event: Event) -> None:
         """Write an event, then tell the observers.
 
         Raises:
             HsfTuneError: it can't be written, or the folder has vanished.
         """
-        if self.records.trials and not self.records.path.exists():
-            raise SearchError(
-                f"{self.records.path} has vanished while the search ran. Nothing was written"
-                " since; bring the folder back, then go on with --resume"
-                f" {self.records.folder.name}."
-            )
+        if self._has_vanished:
+            raise self._vanished()
         self.records.append(event)
         if not isinstance(event, EpochEnded):
             self._state = None
@@ -190,8 +192,19 @@ class Coordinator:
         try:
             action()
         except Exception as error:
-            self.fault = self.fault or error
+            vanished = self._vanished() if self._has_vanished else None
+            self.fault = self.fault or vanished or error
             logging.getLogger(__name__).debug("the search stops", exc_info=True)
+
+    @property
+    def _has_vanished(self) -> bool:
+        return bool(self.records.trials) and not self.records.path.exists()
+
+    def _vanished(self) -> SearchError:
+        return SearchError(
+            f"{self.records.path} has vanished while the search ran. Nothing was written since;"
+            f" bring the folder back, then go on with --resume {self.records.folder.name}."
+        )
 
     def _propose(self, step: Propose) -> None:
         study = self.studies[step.arm]

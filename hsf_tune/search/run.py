@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from filelock import FileLock, Timeout
-
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits
-from hsf_tune.errors import SearchError
-from hsf_tune.records import Note, Records, write_text
+from hsf_tune.records import Note, Records, sole_writer, write_text
 from hsf_tune.search.arms import Space
 from hsf_tune.search.coordinator import (
     ChooseTest,
@@ -95,7 +91,7 @@ def run_search(
     interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
-    with locked(folder), ray_running(config.search), interrupts(interrupt):
+    with sole_writer(folder), ray_running(config.search), interrupts(interrupt):
         resources = resources or trial_resources(config.search)
         coordinator = Coordinator(
             plan=plan,
@@ -199,23 +195,3 @@ def _all_failed(plan: RacePlan, state: State, arm: str) -> bool:
     keys = {member.key for member in state.members.get(arm, [])}
     scores = [s for slot, s in state.done.items() if slot.phase == "explore" and slot.key in keys]
     return bool(scores) and all(score == FAILED for score in scores)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """One search a folder at a time; the lock goes with the process that holds it.
-
-    A process that holds it may take it again.
-
-    Raises:
-        SearchError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0, is_singleton=True):
-            yield
-    except Timeout:
-        raise SearchError(
-            f"{folder} is in use: another search of that name is running. Wait for its end, or"
-            " choose another --name."
-        ) from None

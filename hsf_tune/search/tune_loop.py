@@ -101,11 +101,9 @@ class _Jobs(Searcher):
         return None
 
     def _has_room(self) -> bool:
-        """A trial that needs a machine or GPU to itself is alone until it has ended."""
-        running = list(self._coordinator.running.values())
-        if any(self._coordinator.is_alone(job) for job in running):
-            return False
-        return len(running) < self._capacity()
+        """A trial that is tried again alone waits for the others, and they for it."""
+        running = len(self._coordinator.running)
+        return running == 0 if self._coordinator.one_goes_alone else running < self._capacity()
 
     def save(self, checkpoint_path: str) -> None:
         """The records are the truth; there is nothing else to keep."""

@@ -2,18 +2,25 @@
 
 import csv
 import json
+import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+from hsf_tune.cli.finetune import main
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
 from hsf_tune.records import Records
 
+# a store marks its folder as in use for as long as the process lives
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 ROOT = Path(__file__).parents[2]
 DOCUMENTED = [
     "datasets=custom_dataset",
@@ -115,6 +122,93 @@ def test_a_depth_that_the_network_lacks_is_refused_before_anything_trains(
     assert done.returncode == 1
     assert "finetuning.depth is 5" in done.stderr
     assert not (tmp_path / "outputs").exists()
+
+
+LONG = [
+    "datasets=custom_dataset",
+    "finetuning.out_channels=8",
+    "models.use_forgiving_loss=False",
+    "tracking.enabled=False",
+    "lightning.max_epochs=40",
+    "finetuning.depth=0",
+]
+
+
+@pytest.fixture(scope="module")
+def stopped(published_layout, tiny_base, tmp_path_factory):
+    """A finetuning that got SIGTERM after its second epoch: its words, place and last words."""
+    cwd = tmp_path_factory.mktemp("stopped")
+    words = [*LONG, f"datasets.main_path={published_layout}", f"models.checkpoint={tiny_base}"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "finetune.py"), *words, "--name", "mine", "--threads", "1"],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HSF_TUNE_CACHE": str(cwd / "cache")},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    folder = cwd / "outputs" / "mine"
+    until = time.monotonic() + 200
+    while time.monotonic() < until and process.poll() is None:
+        trials = Records(folder).trials
+        if trials and len(trials["finetune-1"].epochs) >= 2:
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    text, _ = process.communicate(timeout=100)
+    return words, cwd, process.returncode, text
+
+
+def test_a_stop_leaves_the_last_epoch_and_says_how_to_go_on(stopped):
+    _, cwd, code, text = stopped
+    assert code == 143
+    assert "of 40. Go on with: python finetune.py " in text
+    assert text.rstrip().endswith("--name mine --threads 1")
+    assert (cwd / "outputs/mine/checkpoints/finetune-1/last.ckpt").exists()
+
+
+@pytest.fixture
+def again(stopped, tmp_path, monkeypatch, capsys):
+    """Call the command in a copy of where it was stopped; exit code, output, the run's folder."""
+    words, cwd, *_ = stopped
+    shutil.copytree(cwd, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("HSF_TUNE_CACHE", str(tmp_path / "copy" / "cache"))
+
+    def run(*more):
+        with pytest.raises(SystemExit) as end:
+            main([*words, "--name", "mine", "--threads", "1", *more])
+        out, err = capsys.readouterr()
+        return end.value.code, out + err, tmp_path / "copy" / "outputs" / "mine"
+
+    return run
+
+
+def test_the_same_call_goes_on_to_the_end_without_repeating_an_epoch(again):
+    code, text, folder = again()
+    assert code == 0, text
+    assert "Going on after epoch " in text
+    (record,) = Records(folder).trials.values()
+    assert record.finished
+    assert sorted(record.epochs) == list(range(40))
+    lines = (folder / "trials.jsonl").read_text().splitlines()
+    told = [json.loads(line)["epoch"] for line in lines if '"epoch_ended"' in line]
+    assert len(told) <= 41, "at most the last saved epoch is told again"
+    code, text, _ = again()
+    assert code == 1
+    assert "holds a finished run already" in text
+
+
+def test_another_setting_under_the_same_name_is_refused_and_nothing_is_changed(again):
+    before = None
+    for words in (["models.lr=0.5"], ["lightning.max_epochs=50"]):
+        code, text, folder = again(*words)
+        files = {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+        assert code == 1
+        key, value = words[0].split("=")
+        assert f"{key} was " in text
+        assert f" and is {value} now" in text
+        assert before in (None, files)
+        before = files
 
 
 def test_an_override_wins_over_the_strategy_file(published_layout, tiny_base, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 import torch
 import yaml
 
-from hsf_tune.cli import tune
+from hsf_tune.cli import search, tune
 from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning import base
@@ -77,7 +77,7 @@ def searching(monkeypatch, capsys):
         calls.append((config, space, splits))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tune, "run_search", run_search)
+    monkeypatch.setattr(search, "run_search", run_search)
 
     def run(*words):
         calls.clear()
@@ -123,7 +123,7 @@ def test_the_command_that_began_the_run_may_be_repeated_with_resume(begun, words
 
 
 def test_splits_are_read_back_and_not_drawn_again(begun, searching, monkeypatch):
-    monkeypatch.setattr(tune, "make_splits", lambda *_: pytest.fail("drawn anew"))
+    monkeypatch.setattr(search, "make_splits", lambda *_: pytest.fail("drawn anew"))
     _, _, call = searching("--resume", "first")
     assert isinstance(call[2], Splits)
     assert call[2].explore[0].train
@@ -248,7 +248,7 @@ def test_a_run_in_use_by_another_process_is_left_alone(begun, searching):
         code, text, call = searching("--resume", "first", "--strategies-per-arm", "20")
         other.stdin.close()
     assert (code, call) == (1, None)
-    assert "another search of that name is running" in text
+    assert "another run of that name is going on" in text
     assert files_of(folder) == before
 
 

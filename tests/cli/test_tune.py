@@ -102,6 +102,17 @@ def test_a_search_leaves_all_its_files(searched):
     } <= names  # fmt: skip
 
 
+def test_the_disk_it_takes_is_said_before_and_kept_to_the_finalists_after(searched):
+    """Of two strategies an arm, the one that went on to the second fold keeps its weights."""
+    folder, text = searched
+    assert "Disk: at most" in text
+    with_weights = {p.parent.name for p in folder.glob("checkpoints/*/*.safetensors")}
+    second_fold = {t: r for t, r in Records(folder).trials.items() if r.started.fold == 2}
+    assert len(second_fold) == 2
+    finalists = {trial[:-1] for trial in second_fold}
+    assert {trial[:-1] for trial in with_weights if "default" not in trial} == finalists
+
+
 def test_every_planned_trial_is_recorded_once_and_finished(searched):
     folder, _ = searched
     explored = [r for r in Records(folder).trials.values() if r.started.phase == "explore"]

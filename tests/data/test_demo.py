@@ -130,8 +130,9 @@ def test_the_hippocampus_lies_within_its_crop(main_path, name):
 def test_configuration_has_the_published_keys_and_passes_the_check(name):
     """The schema of HSF's data sets key for key; the hints are keys of the groups they name."""
     content = group(name)
-    assert set(content) - {"base", "search", "models", "finetuning"} == set(PUBLISHED_KEYS)
-    hints = {key: content.pop(key, {}) for key in ("search", "models", "finetuning")}
+    groups = ("search", "models", "finetuning", "lightning")
+    assert set(content) - {"base", *groups} == set(PUBLISHED_KEYS)
+    hints = {key: content.pop(key, {}) for key in groups}
     hints["models"]["out_channels"] = hints["finetuning"]["out_channels"]  # as composing does
     config = config_from_dict({"datasets": content, **hints})
     assert config.datasets.base == "demo"

@@ -21,7 +21,7 @@ SETTINGS = {
     "keep": [2],
     "confirm_folds": 2,
     "confirm_seeds": 1,
-    "sampler": "random",
+    "n_startup_trials": 2,
 }
 
 
@@ -77,7 +77,10 @@ def curves(records):
     }
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
+)
 def test_signal_ends_the_search_cleanly_and_it_goes_on(tmp_path, number, code):
     """Exit code 130 or 143, a note, no failed trial; then the search ends as if undisturbed."""
     driver = Driver(tmp_path / "run", epoch_s=0.3)
@@ -100,6 +103,7 @@ def test_signal_ends_the_search_cleanly_and_it_goes_on(tmp_path, number, code):
         assert all(kept[e].time == epochs[e].time for e in sorted(epochs)[:-1])
 
 
+@pytest.mark.slow
 def test_second_ctrl_c_stops_at_once(tmp_path):
     """Without waiting for a clean end; what is recorded is safe."""
     driver = Driver(tmp_path / "run", epoch_s=0.3)

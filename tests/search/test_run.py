@@ -1,10 +1,12 @@
 """Searches on a real Ray instance, with a trainer that learns nothing."""
 
 import json
+import shutil
 from collections import Counter
 
 import optuna
 import pytest
+import small_search
 from filelock import FileLock
 
 from hsf_tune.errors import SearchError
@@ -12,29 +14,35 @@ from hsf_tune.records import EpochEnded, Records, TrialEnded
 from hsf_tune.search.run import plan_search, run_search
 from hsf_tune.search.study import open_storage
 
-SMALL = {"strategies_per_arm": 4, "keep": [2, 1, 1], "confirm_folds": 2, "confirm_seeds": 1}
+SMALL = {
+    "strategies_per_arm": 4,
+    "keep": [2, 1, 1],
+    "confirm_folds": 2,
+    "confirm_seeds": 1,
+    "sampler": "random",
+}
+ONE_FOLD = {"folds": 2, "keep": [1], "confirm": False}
 
 
-@pytest.fixture
-def search(ray_here, tmp_path, make_config, make_space, make_splits):
+@pytest.fixture(scope="module")
+def search(ray_here):
     """Runs a small search in a folder, with faults if any; outcome and records."""
 
-    def run(faults=(), epoch_s=0.0, observers=(), name="run", base=True, subjects=10, **settings):
-        folder = tmp_path / name
+    def run(folder, faults=(), epoch_s=0.0, observers=(), subjects=10, **settings):
         folder.mkdir(exist_ok=True)
         told = {"faults": list(faults), "epoch_s": epoch_s}
         (folder / "faults.json").write_text(json.dumps(told))
-        config = make_config(**{**SMALL, **settings})
-        space = make_space(None, config)
+        config = small_search.make_config(**{**SMALL, **settings})
+        space = small_search.make_space(None, config)
         records = Records(folder)
         outcome = run_search(
             space.config,
             space,
-            make_splits(confirm=2, subjects=subjects),
+            small_search.make_splits(confirm=2, subjects=subjects),
             folder,
             records,
             observers=observers,
-            base_comparable=base,
+            base_comparable=True,
             trainer="trivial_trainer",
         )
         return outcome, records
@@ -42,17 +50,43 @@ def search(ray_here, tmp_path, make_config, make_space, make_splits):
     return run
 
 
-@pytest.fixture
-def explored(search):
-    """Runs only the first fold of one small search."""
+@pytest.fixture(scope="module")
+def whole(search, tmp_path_factory):
+    """One undisturbed search with two observers, one of which fails; outcome, records, seen."""
+    folder = tmp_path_factory.mktemp("whole")
+    seen = []
 
-    def run(faults=(), n=3, **settings):
-        return search(
-            faults,
-            **{"strategies_per_arm": n, "folds": 2, "keep": [1], "confirm": False, **settings},
-        )
+    def careful(event):
+        assert getattr(event, "trial", "") in (folder / "trials.jsonl").read_text()
+        seen.append(event)
 
-    return run
+    def careless(event):
+        raise RuntimeError("server away")
+
+    outcome, records = search(folder, observers=[careless, careful], epoch_s=0.03)
+    return outcome, records, seen
+
+
+@pytest.fixture(scope="module")
+def troubled(search, tmp_path_factory):
+    """One search in which every kind of trial fails; outcome and records."""
+    faults = [
+        {"trials": "encoder", "epoch": 2, "kind": "exception"},
+        {"trials": "decoder-001-f1", "epoch": 2, "kind": "nan"},
+        {"trials": "decoder-002-f1", "kind": "memory", "once": True},
+        {"trials": "decoder-003-f1", "kind": "memory"},
+    ]
+    return search(tmp_path_factory.mktemp("troubled"), faults, **ONE_FOLD)
+
+
+@pytest.fixture(scope="module")
+def killed(search, tmp_path_factory):
+    """One search whose workers are killed, some once and one again and again."""
+    faults = [
+        {"trials": "(encoder|decoder)-001-f[12]", "epoch": 3, "kind": "kill", "once": True},
+        {"trials": "decoder-002-f1", "epoch": 1, "kind": "kill"},
+    ]
+    return search(tmp_path_factory.mktemp("killed"), faults, max_retries=1, confirm=False)
 
 
 def dice_of(records):
@@ -63,13 +97,13 @@ def states_of(records):
     """State of each explored strategy in optuna.db, by trial."""
     storage = open_storage(records.folder / "optuna.db")
     studies = [optuna.load_study(study_name=a, storage=storage) for a in ("encoder", "decoder")]
-    return {t.user_attrs["trial"]: t.state.name for s in studies for t in s.trials
-            if "trial" in t.user_attrs}  # fmt: skip
+    trials = [t for study in studies for t in study.trials if "trial" in t.user_attrs]
+    return {t.user_attrs["trial"]: t.state.name for t in trials}
 
 
-def test_race_runs_each_fold_with_the_strategies_that_are_left(search):
+def test_race_runs_each_fold_with_the_strategies_that_are_left(whole):
     """4 strategies an arm on fold 1, 2 on fold 2, 1 on folds 3 and 4; then all is confirmed."""
-    outcome, records = search()
+    outcome, records, _ = whole
     counts = Counter(
         (r.started.phase, r.started.arm, r.started.fold) for r in records.trials.values()
     )
@@ -83,158 +117,149 @@ def test_race_runs_each_fold_with_the_strategies_that_are_left(search):
     assert all(r.finished for r in records.trials.values())
 
 
-def test_finished_search_runs_nothing_again(search, make_config, make_space, make_splits):
-    """Called once more on the same folder, a search adds no trial and finds the same."""
-    first, records = search()
-    space = make_space(None, make_config(**SMALL))
-    planned = plan_search(space.config, space, make_splits(confirm=2), base_comparable=True)
-    assert len(records.trials) == planned.trials
-    before = [r.started.time for r in records.trials.values()]
-    again, reread = search()
+def test_planned_trials_are_those_that_run(whole):
+    """What a dry run announces is what happens."""
+    space = small_search.make_space(None, small_search.make_config(**SMALL))
+    splits = small_search.make_splits(confirm=2)
+    planned = plan_search(space.config, space, splits, base_comparable=True)
+    assert planned.trials == len(whole[1].trials)
+
+
+def test_trials_run_side_by_side_in_workers_that_are_used_again(whole):
+    """Two at a time, in two processes, each with the trial's own number of threads."""
+    trials = whole[1].trials.values()
+    spans = [(r.started.time, r.ended.time) for r in trials]
+    assert len({r.started.device for r in trials if r.started.max_epochs}) == 2
+    assert sum(a[0] < b[0] < a[1] for a in spans for b in spans) >= 3
+    assert {e.metrics["threads"] for r in trials for e in r.epochs.values()} == {1}
+
+
+def test_observers_are_told_what_is_already_recorded_and_may_fail(whole):
+    """An observer's exception is noted once; no trial notices, the others miss nothing."""
+    _, records, seen = whole
+    warnings = [n.text for n in records.notes if n.about == "warning"]
+    assert len(warnings) == 1
+    assert "server away" in warnings[0]
+    assert sorted(e.trial for e in seen if isinstance(e, TrialEnded)) == sorted(records.trials)
+    epochs = sum(len(r.epochs) for r in records.trials.values())
+    assert sum(isinstance(e, EpochEnded) for e in seen) == epochs
+
+
+def test_finished_search_runs_nothing_again_and_takes_more_strategies(search, whole, tmp_path):
+    """Called once more it adds no trial; with more strategies, a note voids the confirmation."""
+    first, before, _ = whole
+    folder = tmp_path / "copy"
+    shutil.copytree(before.folder, folder)
+    again, records = search(folder)
     assert again.finalists == first.finalists
-    assert [r.started.time for r in reread.trials.values()] == before
-
-
-FAULTS = {"nan": "loss became nan", "exception": "RuntimeError: this trial was told"}
-
-
-@pytest.mark.parametrize("kind", FAULTS)
-def test_trial_that_fails_is_recorded_and_the_search_goes_on(explored, kind):
-    """Its reason and traceback are kept, Optuna is told FAIL, and it goes no further."""
-    fault = {"trials": "explore-encoder-001-f1", "epoch": 2, "kind": kind}
-    outcome, records = explored([fault])
-    failed = records.trials["explore-encoder-001-f1"].ended
-    assert outcome.status == "finished"
-    assert failed.status == "failed"
-    assert FAULTS[kind] in failed.reason
-    assert "Traceback" in failed.traceback
-    assert set(records.trials["explore-encoder-001-f1"].epochs) == {0, 1}
-    assert states_of(records)["explore-encoder-001-f1"] == "FAIL"
-    assert "explore-encoder-001-f2" not in records.trials
-    assert sum(r.finished for r in records.trials.values()) == len(records.trials) - 1
-
-
-def test_out_of_memory_is_retried_once_alone(explored):
-    """A trial that runs out of memory once succeeds alone; one that always does has failed."""
-    faults = [
-        {"trials": "explore-encoder-001-f1", "kind": "memory", "once": True},
-        {"trials": "explore-decoder-001-f1", "kind": "memory"},
-    ]
-    _, records = explored(faults)
-    assert records.trials["explore-encoder-001-f1"].finished
-    failed = records.trials["explore-decoder-001-f1"].ended
-    assert (failed.status, failed.reason[:13]) == ("failed", "out of memory")
-    notes = [n.data["trial"] for n in records.notes if n.about == "retry_alone"]
-    assert sorted(notes) == ["explore-decoder-001-f1", "explore-encoder-001-f1"]
-    assert states_of(records)["explore-decoder-001-f1"] == "FAIL"
-
-
-def test_arm_whose_trials_all_fail_is_named(explored):
-    """The other arm is searched to its end."""
-    outcome, _ = explored([{"trials": "encoder", "kind": "exception"}])
-    assert outcome.failed_arms == ("encoder",)
-    assert outcome.finalists["encoder"] == []
-    assert len(outcome.finalists["decoder"]) == 1
-
-
-def test_killed_worker_costs_nothing_but_time(explored):
-    """A trial whose worker is killed in the middle ends with the same Dice, to the last digit."""
-    _, undisturbed = explored(name="undisturbed")
-    kill = {"trials": "encoder-00[12]-f1|decoder-001-f1", "epoch": 3, "kind": "kill", "once": True}
-    _, disturbed = explored([kill], name="disturbed")
-    first = [t for t in dice_of(undisturbed) if "00" in t and t.endswith("-001-f1")]
-    assert first
-    for trial in first:
-        assert dice_of(disturbed)[trial] == dice_of(undisturbed)[trial]
-    for record in disturbed.trials.values():
-        assert sorted(record.epochs) == list(range(record.started.max_epochs))
-
-
-def test_worker_that_keeps_dying_fails_its_trial_only(explored):
-    """After max_retries the trial has failed; the search is complete."""
-    kill = {"trials": "encoder-001-f1", "epoch": 1, "kind": "kill"}
-    outcome, records = explored([kill], n=2, max_retries=1)
-    ended = records.trials["explore-encoder-001-f1"].ended
-    assert (outcome.status, ended.status) == ("finished", "failed")
-    assert "worker died" in ended.reason
-    assert states_of(records)["explore-encoder-001-f1"] == "FAIL"
-
-
-def test_observer_sees_what_is_already_recorded_and_may_fail(explored, tmp_path):
-    """An observer's exception is noted once; no trial notices."""
-    seen = []
-
-    def careful(event):
-        lines = (tmp_path / "run" / "trials.jsonl").read_text()
-        assert getattr(event, "trial", "") in lines
-        seen.append(event)
-
-    def careless(event):
-        raise RuntimeError("server away")
-
-    outcome, records = explored(observers=[careless, careful], n=2)
-    assert outcome.status == "finished"
-    assert [n.text for n in records.notes if "server away" in n.text] == [
-        next(n.text for n in records.notes if n.about == "warning")
-    ]
-    trials = [e.trial for e in seen if isinstance(e, TrialEnded)]
-    assert sorted(trials) == sorted(records.trials)
-    assert sum(isinstance(e, EpochEnded) for e in seen) == sum(
-        len(r.epochs) for r in records.trials.values()
-    )
-
-
-def test_second_search_on_the_same_folder_is_refused(explored, tmp_path):
-    """The first one's lock holds; nothing is changed."""
-    (tmp_path / "run").mkdir()
-    with FileLock(tmp_path / "run" / ".lock"), pytest.raises(SearchError, match="is in use"):
-        explored()
-    assert not (tmp_path / "run" / "trials.jsonl").exists()
-
-
-def test_full_disk_ends_the_search_and_fails_no_trial(explored):
-    """The error says what to do; once there is room, the search goes on to its end."""
-    disk = {"trials": "encoder-001-f1", "epoch": 3, "kind": "disk", "once": True}
-    with pytest.raises(SearchError, match=r"explore-encoder-001-f1 stopped: no space left.*--res"):
-        explored([disk], n=2)
-    outcome, records = explored([disk], n=2)
-    assert outcome.status == "finished"
-    assert all(r.finished for r in records.trials.values())
-
-
-def test_vanished_folder_ends_the_search(explored, tmp_path):
-    """The records are not begun anew in its place."""
-    vanish = {"trials": "encoder-001-f1", "epoch": 3, "kind": "vanish"}
-    with pytest.raises(SearchError, match=r"trials.jsonl has vanished"):
-        explored([vanish], n=2)
-    assert not (tmp_path / "run" / "trials.jsonl").exists()
-
-
-def test_time_budget_ranks_what_is_done_and_can_be_lifted(explored):
-    """What is done by then is ranked; without the budget the search goes on to the same end."""
-    _, whole = explored(name="whole", sampler="random")
-    cut, records = explored(name="cut", sampler="random", epoch_s=0.4, time_budget_s=9.0)
-    assert (cut.status, cut.exit_code) == ("time_budget", 0)
-    assert "time budget is used up" in records.notes[-1].text
-    ended = [r for r in records.trials.values() if r.ended]
-    assert len(ended) < len(whole.trials)
-    done, records = explored(name="cut", sampler="random")
-    assert done.status == "finished"
-    assert dice_of(records) == dice_of(whole)
-
-
-def test_more_strategies_void_the_confirmation(search):
-    """A finished search takes more strategies; a note says what that does."""
-    search(base=False)
-    _, records = search(base=False, strategies_per_arm=6)
+    times = [r.started.time for r in records.trials.values()]
+    assert times == [r.started.time for r in before.trials.values()]
+    _, records = search(folder, strategies_per_arm=6)
     numbers = {n.data["number"] for n in records.notes if n.about == "proposed"}
     assert numbers == {1, 2, 3, 4, 5, 6}
     assert [n.about for n in records.notes].count("confirmation_voided") == 1
 
 
-def test_median_pruner_ends_trials_below_the_median(explored):
+def test_trials_that_fail_are_recorded_and_the_search_goes_on(troubled):
+    """Reason and traceback are kept, Optuna is told FAIL, and they go no further."""
+    outcome, records = troubled
+    assert outcome.status == "finished"
+    for trial, reason in {
+        "explore-encoder-001-f1": "RuntimeError: this trial was told to fail",
+        "explore-decoder-001-f1": "the loss became nan in epoch 2",
+    }.items():
+        record = records.trials[trial]
+        assert (record.ended.status, record.ended.reason) == ("failed", reason)
+        assert "Traceback" in record.ended.traceback
+        assert set(record.epochs) == {0, 1}
+        assert states_of(records)[trial] == "FAIL"
+        assert trial.replace("-f1", "-f2") not in records.trials
+    assert records.trials["explore-decoder-004-f1"].finished
+
+
+def test_out_of_memory_is_retried_once_alone(troubled):
+    """A trial that runs out of memory once succeeds alone; one that always does has failed."""
+    _, records = troubled
+    assert records.trials["explore-decoder-002-f1"].finished
+    failed = records.trials["explore-decoder-003-f1"].ended
+    assert (failed.status, failed.reason[:13]) == ("failed", "out of memory")
+    notes = [n.data["trial"] for n in records.notes if n.about == "retry_alone"]
+    assert sorted(notes) == ["explore-decoder-002-f1", "explore-decoder-003-f1"]
+    for trial in notes:
+        begun, ended = records.trials[trial].started.time, records.trials[trial].ended.time
+        others = [r for r in records.trials.values() if r.id != trial]
+        assert all(r.ended.time < begun or r.started.time > ended for r in others)
+    assert states_of(records)["explore-decoder-003-f1"] == "FAIL"
+
+
+def test_arm_whose_trials_all_fail_is_named(troubled):
+    """The other arm is searched to its end."""
+    outcome, _ = troubled
+    assert outcome.failed_arms == ("encoder",)
+    assert outcome.finalists["encoder"] == []
+    assert len(outcome.finalists["decoder"]) == 1
+
+
+def test_killed_worker_costs_nothing_but_time(killed, whole):
+    """A trial whose worker is killed in the middle ends with the same Dice, to the last digit."""
+    records, undisturbed = killed[1], whole[1]
+    for trial in ("explore-encoder-001-f1", "explore-decoder-001-f1"):
+        assert dice_of(records)[trial] == dice_of(undisturbed)[trial]
+        record = records.trials[trial]
+        assert sorted(record.epochs) == list(range(record.started.max_epochs))
+
+
+def test_worker_that_keeps_dying_fails_its_trial_only(killed):
+    """After max_retries the trial has failed; the search is complete."""
+    outcome, records = killed
+    ended = records.trials["explore-decoder-002-f1"].ended
+    assert (outcome.status, ended.status) == ("finished", "failed")
+    assert "worker died" in ended.reason
+    assert states_of(records)["explore-decoder-002-f1"] == "FAIL"
+    assert sum(not r.finished for r in records.trials.values()) == 1
+
+
+def test_second_search_on_the_same_folder_is_refused(search, tmp_path):
+    """The first one's lock holds; nothing is changed."""
+    lock = FileLock(tmp_path / ".lock")
+    with lock, pytest.raises(SearchError, match="is in use"):
+        search(tmp_path)
+    assert not (tmp_path / "trials.jsonl").exists()
+
+
+def test_full_disk_ends_the_search_and_fails_no_trial(search, tmp_path):
+    """The error says what to do; once there is room, the search goes on to its end."""
+    disk = {"trials": "encoder-001-f1", "epoch": 3, "kind": "disk", "once": True}
+    with pytest.raises(SearchError, match=r"explore-encoder-001-f1 stopped: no space left.*--res"):
+        search(tmp_path, [disk], **ONE_FOLD)
+    outcome, records = search(tmp_path, [disk], **ONE_FOLD)
+    assert outcome.status == "finished"
+    assert all(r.finished for r in records.trials.values())
+
+
+def test_vanished_folder_ends_the_search(search, tmp_path):
+    """The records are not begun anew in its place."""
+    vanish = {"trials": "encoder-001-f1", "epoch": 3, "kind": "vanish"}
+    with pytest.raises(SearchError, match=r"trials.jsonl has vanished"):
+        search(tmp_path / "run", [vanish], **ONE_FOLD)
+    assert not (tmp_path / "run" / "trials.jsonl").exists()
+
+
+def test_time_budget_ranks_what_is_done_and_can_be_lifted(search, whole, tmp_path):
+    """What is done by then is ranked; without the budget the search goes on to the same end."""
+    cut, records = search(tmp_path, epoch_s=0.4, time_budget_s=6.0)
+    assert (cut.status, cut.exit_code) == ("time_budget", 0)
+    assert "time budget is used up" in records.notes[-1].text
+    assert sum(r.ended is not None for r in records.trials.values()) < len(whole[1].trials)
+    done, records = search(tmp_path)
+    assert done.status == "finished"
+    assert dice_of(records) == dice_of(whole[1])
+
+
+def test_median_pruner_ends_trials_below_the_median(search, tmp_path):
     """Once settled and in enough company, a poor trial ends early and Optuna hears PRUNED."""
-    _, records = explored(n=12, pruner="median", sampler="random", subjects=20)
+    settings = {**ONE_FOLD, "strategies_per_arm": 12, "pruner": "median"}
+    _, records = search(tmp_path, subjects=20, **settings)
     pruned = [r for r in records.trials.values() if r.ended.status == "pruned"]
     assert pruned
     for record in pruned:
@@ -243,15 +268,3 @@ def test_median_pruner_ends_trials_below_the_median(explored):
         assert "median" in record.ended.reason
         assert states_of(records)[record.id] == "PRUNED"
         assert record.id.replace("-f1", "-f2") not in records.trials
-
-
-def test_trials_run_side_by_side_in_workers_that_are_used_again(explored):
-    """Two at a time, in two processes, each with the trial's own number of threads."""
-    _, records = explored(n=6, epoch_s=0.1, sampler="random")
-    ids = {r.started.device for r in records.trials.values() if r.started.max_epochs}
-    spans = [(r.started.time, r.ended.time) for r in records.trials.values()]
-    overlaps = sum(a[0] < b[0] < a[1] for a in spans for b in spans)
-    assert len(ids) == 2
-    assert overlaps >= 3
-    threads = {e.metrics["threads"] for r in records.trials.values() for e in r.epochs.values()}
-    assert threads == {1}

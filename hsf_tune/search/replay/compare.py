@@ -3,6 +3,10 @@
 All settings see the same seeds. Random search and the grid without a race are settings
 like any other: those that train each strategy on every fold. The full grid needs no
 replay: it costs all trainings, and its pick is the best by definition.
+
+The error that is given is that of the search's own chance, on this one grid. It does
+not say how other data would behave, and the recorded grid has one seed: what is "true"
+here holds the luck of its trainings.
 """
 
 from __future__ import annotations
@@ -12,21 +16,21 @@ import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean, median, stdev
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe
+from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
-from hsf_tune.search.replay.simulate import TOLERANCE, Bench, Replay, Setting
+from hsf_tune.search.replay.simulate import TOLERANCE, Bench, Memory, Replay, Setting
 from hsf_tune.search.replay.table import GridTable
 
 SHIPPED = "12/6,3,3"
 RACES = (SHIPPED, "6/6,6,6", "10/6,4,4", "16/4,2,2", "18/3,2,1", "14/6,4", "16/8")  # 24 each
 SMALL_RACES = ("4/2,1,1", "2/2,2,2", "3/3,1,1", "5/2,1", "6/2")  # 8 trainings an arm each
-LARGE_ARM = 24  # recorded strategies of an arm from which on `RACES` are the default
+LARGE_ARM = 24  # recorded strategies an arm, on average, from which on `RACES` are the default
 SAMPLERS = ("tpe", "random", "grid")
 
 
@@ -56,7 +60,7 @@ def race_name(setting: Setting) -> str:
 
 def default_races(table: GridTable) -> list[str]:
     """Races of equal cost that suit the size of a table."""
-    large = len(table.strategies) >= LARGE_ARM * len(set(table.arms.values())) / 2
+    large = len(table.strategies) >= LARGE_ARM * len(set(table.arms.values()))
     races = RACES if large else SMALL_RACES
     return [race for race in races if len(parse_race(race)[1]) < len(table.folds)]
 
@@ -125,48 +129,50 @@ def compare(
     Raises:
         SearchError: the table lacks a training that a search asked for.
     """
-    tasks = [
-        (setting, seed + i, workers, tolerance) for setting in settings for i in range(searches)
-    ]
+    task = _Task(table, tuple(settings), workers, tolerance)
+    seeds = range(seed, seed + searches)
     if processes == 1:
-        benches = _Benches(table)
-        found = [benches.run(task) for task in tasks]
+        found = [task.run(number) for number in seeds]
     else:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(
-            processes, mp_context=context, initializer=_start, initargs=(table,)
+            processes, mp_context=context, initializer=_start, initargs=(task,)
         ) as pool:
-            found = list(pool.map(_run, tasks, chunksize=max(1, searches // processes)))
-    return [
-        _row(table, setting, found[i * searches : (i + 1) * searches])
-        for i, setting in enumerate(settings)
-    ]
+            found = list(pool.map(_run, seeds))
+    by_setting = zip(*found, strict=True)
+    return [_row(table, s, replays) for s, replays in zip(settings, by_setting, strict=True)]
 
 
-_Task = tuple[Setting, int, int, float]
+@dataclass(frozen=True)
+class _Task:
+    """All settings with one seed, which share what the studies proposed."""
+
+    table: GridTable
+    settings: tuple[Setting, ...]
+    workers: int
+    tolerance: float
+
+    @cached_property
+    def benches(self) -> list[Bench]:
+        return [Bench(self.table, setting) for setting in self.settings]
+
+    def run(self, seed: int) -> list[Replay]:
+        memory: Memory = {}
+        return [
+            bench.run(seed, workers=self.workers, tolerance=self.tolerance, memory=memory)
+            for bench in self.benches
+        ]
 
 
-class _Benches:
-    """A process's benches, each built when it is first needed."""
-
-    def __init__(self, table: GridTable) -> None:
-        self.table, self.known = table, dict[Setting, Bench]()
-
-    def run(self, task: _Task) -> Replay:
-        setting, seed, workers, tolerance = task
-        bench = self.known.setdefault(setting, Bench(self.table, setting))
-        return bench.run(seed, workers=workers, tolerance=tolerance)
+_here: list[_Task] = []  # of this process
 
 
-_here: list[_Benches] = []
+def _start(task: _Task) -> None:
+    _here.append(task)
 
 
-def _start(table: GridTable) -> None:
-    _here.append(_Benches(table))
-
-
-def _run(task: _Task) -> Replay:
-    return _here[0].run(task)
+def _run(seed: int) -> list[Replay]:
+    return _here[0].run(seed)
 
 
 def _row(table: GridTable, setting: Setting, replays: Sequence[Replay]) -> Row:
@@ -218,6 +224,8 @@ def whole_grid(table: GridTable, tolerance: float = TOLERANCE) -> Whole:
 
 def agreement(table: GridTable) -> float:
     """Spearman's rank correlation between fold 1 and the mean of the other folds."""
+    from scipy.stats import spearmanr  # takes longer to import than a search to replay
+
     first = [table.dice(key, table.folds[0]) for key in table.strategies]
     others = [fmean(table.dice(key, f) for f in table.folds[1:]) for key in table.strategies]
     return float(spearmanr(np.array(first), np.array(others)).statistic)
@@ -233,6 +241,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
         f"Best: {table.arms[best]}, {describe(table.strategies[best])}: Dice"
         f" {table.true_dice[best]:.4f}. Within {tolerance:g} of it: {whole.near} strategies. Rank"
         f" correlation of fold 1 with the other folds: {agreement(table):.2f}.",
+        *_default(table),
         "",
         "| arm | strategies | best Dice | median | within |",
         "|---|--:|--:|--:|--:|",
@@ -244,6 +253,13 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
     return "\n".join(lines)
 
 
+def _default(table: GridTable) -> list[str]:
+    key = strategy_key(table.space_under({}).default)
+    if key not in table.strategies:
+        return []
+    return [f"Documented default: Dice {table.true_dice[key]:.4f}."]
+
+
 def markdown(table: GridTable, rows: Sequence[Row], tolerance: float = TOLERANCE) -> str:
     """The rows as a Markdown table, the full grid last."""
     lines = [
@@ -251,14 +267,7 @@ def markdown(table: GridTable, rows: Sequence[Row], tolerance: float = TOLERANCE
         " | epochs needed | true Dice | below the best | best finalist below |",
         "|---|---|---|" + "--:|" * 8,
     ]
-    for row in rows:
-        s = row.setting
-        pruner = f"{s.pruner}*" if s.judge_small_folds else s.pruner
-        lines.append(
-            f"| {race_name(s)} | {s.sampler} | {pruner} | {row.trainings:.0f} | {row.epochs:.0f}"
-            f" | {row.reached:.0%} | {_count(row.needed)} | {_count(row.needed_epochs)}"
-            f" | {row.dice:.4f} | {row.below:.4f} ± {row.error:.4f} | {row.finalists_below:.4f} |"
-        )
+    lines += [_line(row) for row in rows]
     whole = whole_grid(table, tolerance)
     lines.append(
         f"| full grid | | none | {whole.trainings} | {whole.epochs} | 100% | {whole.needed} |"
@@ -273,6 +282,17 @@ def markdown(table: GridTable, rows: Sequence[Row], tolerance: float = TOLERANCE
             " same.",
         ]
     return "\n".join(lines)
+
+
+def _line(row: Row) -> str:
+    setting = row.setting
+    race = race_name(setting) + ("" if set(setting.keep) - {setting.strategies} else " (no race)")
+    pruner = f"{setting.pruner}*" if setting.judge_small_folds else setting.pruner
+    return (
+        f"| {race} | {setting.sampler} | {pruner} | {row.trainings:.0f} | {row.epochs:.0f}"
+        f" | {row.reached:.0%} | {_count(row.needed)} | {_count(row.needed_epochs)}"
+        f" | {row.dice:.4f} | {row.below:.4f} ± {row.error:.4f} | {row.finalists_below:.4f} |"
+    )
 
 
 def _count(value: float | None) -> str:

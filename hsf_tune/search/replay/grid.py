@@ -10,10 +10,9 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from hsf_tune.config import Config
+from hsf_tune.config import Config, set_values
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import LR, strategy_key
@@ -85,19 +84,6 @@ def _cut(arm: str, key: str, value: Any, points: Mapping[str, Sequence[float]]) 
     return {"choice": sorted(inside)}
 
 
-@dataclass(frozen=True)
-class GridSize:
-    """What recording a grid comes to."""
-
-    strategies: int
-    folds: int
-    epochs: int  # of one training
-
-    @property
-    def trainings(self) -> int:
-        return self.strategies * self.folds
-
-
 def every_strategy(grid: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """(arm, strategy) of all strategies of a finite space, each once."""
     seen = set()
@@ -162,13 +148,19 @@ def table_of(
         name=grid.name,
         content=content,
         points={key: tuple(sorted(float(v) for v in values)) for key, values in points.items()},
-        config=config.to_dict(),
+        config=_anywhere(config),
         blocks=grid.terms.blocks,
         splits=tuple(splits),
         strategies={key: strategy for key, _, strategy in listed},
         arms={key: arm for key, arm, _ in listed},
         trainings={slot: t for slot, t in trainings.items() if slot[0] in known},
     )
+
+
+def _anywhere(config: Config) -> dict[str, Any]:
+    """A configuration without the paths of the machine that recorded; a replay reads no image."""
+    values = {"datasets.main_path": ".", "output": "outputs", "store.path": None}
+    return set_values(config.to_dict(), values)
 
 
 def _training(record: TrialRecord) -> Training:

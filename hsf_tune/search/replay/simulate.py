@@ -18,7 +18,7 @@ import optuna
 
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS, strategy_key
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
-from hsf_tune.search.arms import DEFAULT, Space, Terms
+from hsf_tune.search.arms import DEFAULT, Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 from hsf_tune.search.race import (
@@ -34,6 +34,7 @@ from hsf_tune.search.race import (
     score_of,
     slot_of,
 )
+from hsf_tune.search.replay.memory import History, RememberedStudy
 from hsf_tune.search.replay.table import GridTable, Training
 from hsf_tune.search.study import ArmStudy
 
@@ -115,26 +116,46 @@ class Bench:
         terms = _QuickTerms(space.terms.config, space.terms.blocks, space.terms.varied)
         return replace(space, terms=terms)
 
-    def run(self, seed: int, *, workers: int = 2, tolerance: float = TOLERANCE) -> Replay:
-        """Replay one search; equal seeds give equal results."""
-        search = _Search(self, seed, tolerance)
-        return search.run(workers)
+    def run(
+        self,
+        seed: int,
+        *,
+        workers: int = 2,
+        tolerance: float = TOLERANCE,
+        memory: Memory | None = None,
+    ) -> Replay:
+        """Replay one search; equal seeds give equal results.
 
-    def coordinator(self, seed: int) -> _InMemory:
+        Args:
+            memory: shared with other searches, which are then quicker and equal.
+        """
+        return _Search(self, self.coordinator(seed, memory), tolerance).run(workers)
+
+    def coordinator(self, seed: int, memory: Memory | None = None) -> _InMemory:
         """A coordinator that keeps records and studies in memory."""
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        space, folds = self.space, len(self.setting.keep) + 1
-        config = space.config.search
-        splits = self.table.splits_of(folds)
-        storage = optuna.storages.InMemoryStorage()
-        plan = make_plan(space, config, splits, seed, base=False)
+        config = self.space.config.search
+        splits = self.table.splits_of(len(self.setting.keep) + 1)
+        plan = make_plan(self.space, config, splits, seed, base=False)
         return _InMemory(
             plan=replace(plan, default_arms=plan.default_arms or (DEFAULT,)),  # no extra training
             records=_NoFile(Path("replay")),
-            studies={
-                arm.name: ArmStudy(arm, space.terms, config, storage, seed) for arm in space.arms
-            },
+            studies={arm.name: self._study(arm, seed, memory) for arm in self.space.arms},
         )
+
+    def _study(self, arm: Arm, seed: int, memory: Memory | None) -> ArmStudy:
+        setting = self.setting
+        length = setting.strategies if setting.sampler == "grid" or arm.size is not None else None
+        same = (setting.sampler, setting.startup, length, seed, arm.name)
+        history = History() if memory is None else memory.setdefault(same, History())
+        return RememberedStudy(history, lambda: self._real_study(arm, seed))
+
+    def _real_study(self, arm: Arm, seed: int) -> ArmStudy:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        storage = optuna.storages.InMemoryStorage()
+        return ArmStudy(arm, self.space.terms, self.space.config.search, storage, seed)
+
+
+Memory = dict[tuple[Any, ...], History]  # what makes studies the same -> their empty history
 
 
 class _NoFile(Records):
@@ -185,6 +206,9 @@ class _InMemory(Coordinator):
                 self.followed.begun.discard(slot)
                 self.followed.done[slot] = score_of(record)
 
+    def _note_finalists(self) -> None:
+        """Nothing: nobody reads the notes of a replayed search."""
+
     def _follow_note(self, note: Note) -> None:
         if note.about == PROPOSED:
             arm, strategy = note.data["arm"], note.data["strategy"]
@@ -198,9 +222,9 @@ class _InMemory(Coordinator):
 class _Search:
     """One replayed search and the workers that run it."""
 
-    def __init__(self, bench: Bench, seed: int, tolerance: float) -> None:
+    def __init__(self, bench: Bench, coordinator: _InMemory, tolerance: float) -> None:
         self.table, self.setting, self.tolerance = bench.table, bench.setting, tolerance
-        self.coordinator = bench.coordinator(seed)
+        self.coordinator = coordinator
         self.prunes = bench.setting.pruner != "none"
         if self.prunes:
             self.coordinator.prune = self._prune

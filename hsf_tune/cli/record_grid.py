@@ -1,0 +1,226 @@
+"""`python scripts/record_grid.py`: train a grid of strategies once, to replay searches from.
+
+The recording is a search like any other, over a space that is a grid and with nothing
+left out; the same command goes on after any interruption. Checkpoints are deleted as
+soon as their training has ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+
+from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.cli.prepare import Prepared, prepare
+from hsf_tune.cli.shell import run_command
+from hsf_tune.config import Config
+from hsf_tune.data.splits import Split, Splits, make_splits
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.strategy import LR
+from hsf_tune.progress import Expected, Progress
+from hsf_tune.records import Event, Records, TrialEnded, write_text
+from hsf_tune.search.replay.grid import (
+    FOLDS,
+    RATES,
+    SMALL_RATES,
+    every_strategy,
+    grid_of,
+    recording_settings,
+    small_space,
+    table_of,
+)
+from hsf_tune.search.replay.table import GridTable
+from hsf_tune.search.run import SearchOutcome, run_search
+from hsf_tune.search.space import Space, build_space, load_space
+
+DEMO_SECONDS = (25, 35)  # CPU seconds of one demo training of 20 epochs
+EXAMPLES = """examples:
+  python scripts/record_grid.py --dry-run            # what the default space's grid would take
+  python scripts/record_grid.py                      # the demo; hours. Stop and repeat at will
+  python scripts/record_grid.py --small              # 40 trainings: either half, five rates
+  python scripts/replay.py outputs/grid-small/table.json
+"""
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
+    words = sys.argv[1:] if argv is None else argv
+    run_command(lambda: _record(words))
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """What is recorded, and how it is replayed afterwards.
+
+    Attributes:
+        content: the space to replay.
+        grid: the space to record.
+        config: of the recording.
+    """
+
+    content: Mapping[str, Any]
+    points: Mapping[str, Sequence[float]]
+    grid: Space
+    config: Config
+    splits: Splits
+    folder: Path
+
+    @property
+    def explore(self) -> tuple[Split, ...]:
+        return self.splits.explore
+
+    def strategies(self) -> Counter[str]:
+        """Arm -> number of its strategies."""
+        return Counter(arm for arm, _ in every_strategy(self.grid))
+
+    def table(self, records: Records) -> GridTable:
+        """What has been recorded so far."""
+        return table_of(records, self.grid, self.content, self.points, self.config, self.explore)
+
+
+def _record(words: list[str]) -> int:
+    args = _parser().parse_args(words)
+    console = Console(soft_wrap=True)
+    name = args.name or ("grid-small" if args.small else f"grid-{Path(args.space).stem}")
+    config, _ = compose_config(
+        parse_overrides(args.overrides),
+        flags={"name": name, "output": args.output, "search.folds": args.folds,
+               "search.keep": [1] * (args.folds - 1), "search.max_concurrent": args.max_concurrent},
+    )  # fmt: skip
+    prepared = prepare(config, console, "search")
+    recording = _lay_grid(args, config, prepared)
+    _show_size(recording, console)
+    if args.dry_run:
+        return 0
+    _claim_folder(recording)
+    records = Records(recording.folder)
+    outcome = _run(recording, records, console)
+    table, path = recording.table(records), args.table or recording.folder / "table.json"
+    table.save(path)
+    missing = len(table.missing())
+    console.print(
+        f"{len(table.trainings)} trainings in {path}"
+        + (f"; {missing} are missing. The same command goes on." if missing else "."),
+        highlight=False,
+    )
+    return outcome.exit_code
+
+
+def _lay_grid(args: argparse.Namespace, config: Config, prepared: Prepared) -> _Recording:
+    blocks = prepared.blocks
+    if args.small:
+        space = build_space("small", small_space(), config, blocks, {}, "--small")
+    else:
+        space = load_space(args.space, config, blocks=blocks)
+    content = space.to_dict()
+    points = {LR: args.rates or (SMALL_RATES if args.small else RATES)}
+    laid = grid_of(content, points)
+    grid = build_space(space.name, laid, space.config, blocks, {}, "the grid")
+    most = max(Counter(arm for arm, _ in every_strategy(grid)).values())
+    config = grid.config.with_values(recording_settings(args.folds, most))
+    splits = make_splits(prepared.cases, config.search, config.datasets, config.seed)
+    folder = Path(config.output) / str(config.name)
+    return _Recording(content, points, grid, config, splits, folder)
+
+
+def _show_size(recording: _Recording, console: Console) -> None:
+    strategies, folds = recording.strategies(), len(recording.explore)
+    trainings = sum(strategies.values()) * folds
+    arms = ", ".join(f"{arm} {n}" for arm, n in strategies.items())
+    text = (
+        f"Grid: {sum(strategies.values())} strategies ({arms}) on {folds} folds, {trainings}"
+        f" trainings of {recording.config.lightning.max_epochs} epochs -> {recording.folder}"
+    )
+    if recording.config.datasets.base == "demo" and recording.config.lightning.max_epochs == 20:
+        low, high = (seconds * trainings / 60 for seconds in DEMO_SECONDS)
+        text += f"; {low:.0f} to {high:.0f} CPU minutes"
+    console.print(text, highlight=False)
+
+
+def _run(recording: _Recording, records: Records, console: Console) -> SearchOutcome:
+    folds, epochs = len(recording.explore), recording.config.lightning.max_epochs
+    assert isinstance(epochs, int)
+    expected = {
+        arm: Expected(n * folds, n * folds * epochs) for arm, n in recording.strategies().items()
+    }
+    with Progress(expected, title=str(recording.config.name), console=console) as progress:
+        progress.resume(records)
+        return run_search(
+            recording.config,
+            recording.grid,
+            recording.splits,
+            recording.folder,
+            records,
+            observers=[_Discard(recording.folder), progress],
+        )
+
+
+@dataclass(frozen=True)
+class _Discard:
+    """Deletes the files of each training that ended: only its numbers are kept."""
+
+    folder: Path
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, TrialEnded):
+            shutil.rmtree(self.folder / "checkpoints" / event.trial, ignore_errors=True)
+
+
+def _claim_folder(recording: _Recording) -> None:
+    """Write down what is recorded; go on only with what was begun there.
+
+    Raises:
+        ConfigError: the folder holds another recording.
+    """
+    config = recording.config.to_dict()
+    resources = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "address", "max_retries")
+    config["search"] = {k: v for k, v in config["search"].items() if k not in resources}
+    files = {"config.yaml": config, "space.yaml": recording.grid.to_dict()}
+    for name, plain in files.items():
+        text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+        path = recording.folder / name
+        if path.exists() and path.read_text(encoding="utf-8") != text:
+            raise ConfigError(
+                f"{path} differs from what is to be recorded now. Give this recording another"
+                " --name, or repeat the command that began the one there."
+            )
+        write_text(path, text)
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
+
+
+def _listed(rates: Sequence[float]) -> str:
+    return ",".join(f"{rate:g}" for rate in rates)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="record_grid.py",
+        description="Train every strategy of a grid on every fold and keep the curves, so that"
+        " scripts/replay.py can replay searches without training.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("overrides", nargs="*", metavar="key=value", help="configuration overrides")
+    add("--space", default="default", metavar="NAME_OR_PATH", help="space to lay the grid over")
+    add("--small", action="store_true", help="instead of a space: 40 trainings, in minutes")
+    add("--rates", type=_rates, metavar="LR,LR", help=f"default: {_listed(RATES)}, or 5 if small")
+    add("--folds", type=int, default=FOLDS, metavar="N", help=f"default: {FOLDS}")
+    add("--dry-run", action="store_true", help="say how many trainings it takes; run nothing")
+    add("--table", type=Path, metavar="FILE", help="default: <output>/<name>/table.json")
+    add("--name", help="of the recording; default: grid-SPACE")
+    add("--output", metavar="DIR", help="folder of all runs; default: outputs")
+    add("--max-concurrent", type=int, metavar="N", help="trainings at a time; default: what fits")
+    return parser

@@ -1,0 +1,33 @@
+"""How a command that is told to stop comes to its end."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import pytest
+
+from hsf_tune.cli.shell import Stopped, run_command, stopping
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_the_first_signal_stops_what_runs_and_names_the_exit_code(number, code):
+    usual = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.raises(Stopped) as stopped, stopping():
+        os.kill(os.getpid(), number)
+    assert stopped.value.exit_code == code
+    assert usual == {s: signal.getsignal(s) for s in usual}
+
+
+def test_a_second_ctrl_c_while_the_end_is_written_stops_at_once():
+    def command():
+        with stopping():
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except Stopped:
+                os.kill(os.getpid(), signal.SIGINT)
+        return 0
+
+    with pytest.raises(SystemExit) as end:
+        run_command(command)
+    assert end.value.code == 130
