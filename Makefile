@@ -10,7 +10,7 @@ demo: $(VENV)/ready
 	$(BIN)/python tune.py --space default
 
 test: $(VENV)/ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow --timeout 1800

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from hsf_tune.cli.prepare import prepare
@@ -46,7 +46,9 @@ def _export(words: list[str]) -> int:
     to = args.to or Path(run.config.datasets.output_path) / name
     console.print(f"Strategy: {describe(saved.strategy)}", highlight=False)
     kind: Kind = args.kind
-    models = _models(run, saved, kind, args.threads or os.cpu_count() or 1, console)
+    threads = args.threads or saved.threads
+    torch.set_num_threads(threads)
+    models = _models(run, saved, kind, threads, console)
     exported = write_folder(run, saved, models, kind, to, name)
     _print_result(exported, time.perf_counter() - began_s, console)
     if run.config.tracking.enabled and not args.no_tracking:
@@ -123,6 +125,6 @@ def _parser() -> argparse.ArgumentParser:
     add("--strategy", type=Path, metavar="FILE", help="another strategy than the recommended one")
     add("--to", type=Path, metavar="DIR", help="default: datasets.output_path/NAME, models/NAME")
     add("--name", metavar="NAME", help="of the models; default: the run's")
-    add("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
+    add("--threads", type=int, metavar="N", help="CPU threads; default: as the strategy's trials")
     add("--no-tracking", action="store_true", help="don't log and register the models in MLflow")
     return parser

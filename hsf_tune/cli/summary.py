@@ -116,16 +116,13 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
     Explored: Dice of the arm's best strategy, mean over its folds; confirmed: of all its finalists.
     """
     table = Table(box=SIMPLE_HEAD)
-    for name in ("arm", "best strategy", "trials", "time", "explored", "confirmed", "95 %"):
-        left = name in ("arm", "best strategy")
-        table.add_column(name, justify="left" if left else "right", no_wrap=not left)
+    for name in ("arm", "trials", "time", "explored", "confirmed", "95 %"):
+        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
     rows = {**report["arms"], **{k: v for k, v in report["baselines"].items() if v}}
     for name, arm in rows.items():
         ci = arm.get("confirmed_dice_ci95")
-        best = arm.get("best_strategy")
         table.add_row(
             name.replace("_", " "),
-            describe(best) if best else "",
             str(arm["trials"]),
             f"{arm['seconds']:.0f} s",
             _dice(arm.get("best_explored_dice", arm.get("explored_dice"))),
@@ -133,6 +130,9 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
             f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else "-",
         )
     console.print(table)
+    for name, arm in report["arms"].items():
+        if arm["best_strategy"]:
+            console.print(f"Best of {name}: {describe(arm['best_strategy'])}", highlight=False)
     console.print(report["verdict"]["sentence"], highlight=False)
     recommendation = report.get("recommendation")
     if recommendation and recommendation["strategy"] is not None:

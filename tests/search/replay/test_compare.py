@@ -7,6 +7,7 @@ import pytest
 
 from hsf_tune.cli.replay import main
 from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.strategy import describe
 from hsf_tune.search.replay.compare import (
     agreement,
     compare,
@@ -119,8 +120,9 @@ def test_agreement_of_folds(make_table):
 
 def test_summary_names_best_and_default(make_table):
     """And tells how much of the grid is as good."""
-    text = summary(make_table())
-    assert "Best: decoder, decoder, depth 3, every 1 epochs, lr 0.003: Dice 0.7750" in text
+    table = make_table()
+    text = summary(table)
+    assert f"Best: decoder, {describe(table.strategies[table.best])}: Dice 0.7750" in text
     assert "78 strategies on 4 folds of at least 4 subjects, 312 trainings, 2496 epochs" in text
 
 

@@ -54,7 +54,9 @@ def test_range_without_points_is_refused(make_space, points):
         grid_of(make_space().to_dict(), points)
 
 
-def test_recording_trains_every_strategy_on_every_fold_once(make_space, make_config, make_splits):
+def test_recording_trains_every_strategy_on_every_fold_once(
+    make_space, make_config, make_splits, tmp_path
+):
     """The race with those settings leaves nothing out."""
     grid = make_space(grid_of(make_space().to_dict(), {"models.lr": (1e-3, 1e-2)}))
     most = max(Counter(arm for arm, _ in every_strategy(grid)).values())
@@ -62,7 +64,7 @@ def test_recording_trains_every_strategy_on_every_fold_once(make_space, make_con
     splits, storage = make_splits(), optuna.storages.InMemoryStorage()
     coordinator = Coordinator(
         plan=make_plan(grid, config.search, splits, 42, base=False),
-        records=_InMemory("nowhere"),
+        records=Records(tmp_path),
         studies={a.name: ArmStudy(a, grid.terms, config.search, storage, 42) for a in grid.arms},
     )
     ran = Counter()
@@ -76,12 +78,6 @@ def test_recording_trains_every_strategy_on_every_fold_once(make_space, make_con
     assert len(wanted) == 26 * 4
     assert ran == Counter(wanted)
     assert default == 1
-
-
-class _InMemory(Records):
-    def extend(self, events):
-        for event in events:
-            self._apply(event)
 
 
 def test_table_holds_curves_and_no_paths(make_table, tmp_path):
