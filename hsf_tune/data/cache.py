@@ -100,6 +100,11 @@ class Guard:
             with contextlib.suppress(OSError):  # a file system without locks
                 fcntl.flock(self._file, fcntl.LOCK_SH)
 
+    def __del__(self) -> None:
+        file = getattr(self, "_file", None)
+        if file is not None:
+            file.close()
+
     def __getstate__(self) -> Path:
         return self.path
 

@@ -35,7 +35,9 @@ def test_json_holds_verdict_arms_differences_and_baselines(report, finished_run)
     assert found["verdict"]["status"] == "winner"
     assert found["verdict"]["arm"] == "encoder"
     assert set(found["arms"]) == {"encoder", "decoder", "full", "head"}
-    assert all(set(fields) == ARM_FIELDS for fields in found["arms"].values())
+    own = ARM_FIELDS | {"best_strategy", "best_explored_dice"}
+    assert all(set(fields) == own for fields in found["arms"].values())
+    assert found["arms"]["encoder"]["best_strategy"]["finetuning.mode"] == "encoder"
     assert set(found["baselines"]) == {"base", "documented_default"}
     assert found["test"] is None
     assert {"between", "claim", "mean", "ci95", "ci90", "p_value", "n_subjects"} <= set(
