@@ -47,6 +47,7 @@ from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
 from hsf_tune.search.run import SearchOutcome, plan_search, run_search
 from hsf_tune.search.space import Space, load_space
+from hsf_tune.search.space_file import find_space, read_constants
 
 
 def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> int:
@@ -59,7 +60,10 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
     overrides = parse_overrides(args.overrides)
     earlier = _earlier(args) if args.resume else None
     if earlier is None:
-        config, _ = compose_config(overrides, flags=_flags(args), config_dir=args.config_dir)
+        constants = read_constants(find_space(args.space or "default"))
+        config, _ = compose_config(
+            overrides, space_constants=constants, flags=_flags(args), config_dir=args.config_dir
+        )
         fixed = {**overrides.values, **_given(_flags(args))}
     else:
         config = asked_for(earlier, overrides, _flags(args), args.config_dir)

@@ -58,6 +58,20 @@ def read_space(path: Path) -> dict[str, Any]:
     return content
 
 
+def read_constants(path: Path) -> dict[str, Any]:
+    """The settings of a space that all its arms share and none of them varies.
+
+    Raises:
+        ConfigError: as `read_space`.
+    """
+    content = read_space(path)
+    return {
+        key: value
+        for key, value in content.items()
+        if key not in ("name", "arms", "start") and not isinstance(value, dict)
+    }
+
+
 def _folders() -> list[Path]:
     local = Path("search_spaces")
     return [SHIPPED] if local.resolve() == SHIPPED or not local.is_dir() else [local, SHIPPED]
