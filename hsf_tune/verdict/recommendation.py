@@ -53,11 +53,25 @@ def _arm_of(default: Confirmed, best: Mapping[str, Confirmed]) -> str | None:
 
 
 def recommend_explored(explored: Sequence[Explored]) -> Recommendation:
-    """Without a confirmation nothing is decided; the exploration's leader is recommended."""
+    """Without a confirmation nothing is decided; the exploration's leader is recommended, unless
+    the documented default, where it ran beside the arms, did as well on the folds of both."""
     if not explored:
         return Recommendation(None, {}, "No trial has finished yet.")
     most = max(len(e.dice_of_fold) for e in explored)
     leader = max((e for e in explored if len(e.dice_of_fold) == most), key=lambda e: e.dice)
+    default = next((e for e in explored if e.arm == DEFAULT and e is not leader), None)
+    if default is not None:
+        theirs = [f for f in default.dice_of_fold if f in leader.dice_of_fold]
+        known = sum(default.dice_of_fold[f] for f in theirs)
+        if theirs and known >= sum(leader.dice_of_fold[f] for f in theirs):
+            mode = default.strategy.get("finetuning.mode")
+            reason = (
+                f"No explored strategy was better: the documented default has a Dice of"
+                f" {known / len(theirs):.3f} on the folds of both, the arms' best"
+                f" {sum(leader.dice_of_fold[f] for f in theirs) / len(theirs):.3f}."
+            )
+            arm = mode if mode in {e.arm for e in explored} else None
+            return Recommendation(arm, default.strategy, reason)
     reason = (
         f"It leads the exploration with a Dice of {leader.dice:.3f} over {most}"
         f" fold{'s' if most > 1 else ''}. That number is flattered by having been chosen; without"

@@ -9,6 +9,8 @@ from scipy import stats
 from hsf_tune.config import VerdictConfig
 from hsf_tune.verdict.decision import SubjectsNeeded, decide, holm, subjects_needed
 from hsf_tune.verdict.difference import Estimate
+from hsf_tune.verdict.recommendation import recommend_explored
+from hsf_tune.verdict.scores import Explored
 
 MARGINS = VerdictConfig()
 
@@ -100,3 +102,15 @@ def test_perhaps_never_where_only_a_lucky_difference_is_reachable():
     assert isinstance(needed, SubjectsNeeded)
     assert needed.low > 20
     assert needed.high is None
+
+
+def test_an_exploration_does_not_recommend_what_the_documented_default_beat():
+    """Fold 1: default .16, best of the arms .10, which is better only where the default never ran."""
+    leader = Explored("a", "encoder", {"finetuning.mode": "encoder"}, {1: 0.10, 2: 0.30})
+    default = Explored("d", "documented_default", {"finetuning.mode": "decoder"}, {1: 0.16})
+    found = recommend_explored([leader, default])
+    assert found.strategy == {"finetuning.mode": "decoder"}
+    assert "0.160" in found.reason
+    assert "0.100" in found.reason
+    worse = Explored("d", "documented_default", {"finetuning.mode": "decoder"}, {1: 0.09})
+    assert recommend_explored([leader, worse]).strategy == leader.strategy
