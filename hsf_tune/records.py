@@ -25,6 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hsf_tune.errors import HsfTuneError, SearchError
+from hsf_tune.files import replacing
 
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
@@ -315,13 +316,8 @@ def sole_writer(folder: Path) -> Iterator[None]:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file at once: readers see the old or the new text, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _append_whole(path: Path, data: bytes) -> None:

@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
 from pathlib import Path
 
 from rich.console import Console
 
-from hsf_tune.cli.compose import compose_config, parse_overrides
-from hsf_tune.cli.prepare import (
-    Prepared,
-    new_run_folder,
-    note_versions,
-    prepare,
-    run_files,
-    start_tracking,
-    write_run_files,
-    write_through,
-)
-from hsf_tune.cli.resume import (
-    Earlier,
-    accepted_changes,
-    configuration_note,
-    open_earlier,
-    require_same_data,
-)
-from hsf_tune.cli.shell import Stopped, run_command, stopping
-from hsf_tune.cli.winner import BEST, save_trial
-from hsf_tune.config import Config, get_value
-from hsf_tune.data.splits import Split, finetune_split
-from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.fit import TrialSpec, fit
-from hsf_tune.finetuning.schedule import make_plan
-from hsf_tune.finetuning.strategy import (
-    MAX_EPOCHS,
-    SavedStrategy,
-    canonical,
-    describe,
-)
-from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, TrialEnded, sole_writer
+from hsf_tune.cli.shell import run_command
 
-TRIAL = "finetune-1"  # the one trial of a run
 EXAMPLES = """examples:
   python finetune.py
   python finetune.py finetuning.mode=encoder finetuning.depth=2 models.lr=3e-3
@@ -59,183 +24,14 @@ A run that was stopped goes on when it is called again with the same --name.
 def main(argv: list[str] | None = None) -> None:
     """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
     words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _finetune(words))
+    run_command(lambda: _command(words))
 
 
-def _finetune(words: list[str]) -> int:
+def _command(words: list[str]) -> int:
     args = _parser().parse_intermixed_args(words)
-    flags = {"name": args.name, "output": args.output, "seed": args.seed}
-    config, saved = compose_config(
-        parse_overrides(args.overrides), flags=flags, config_dir=args.config_dir
-    )
-    console = Console(soft_wrap=True)
-    prepared = prepare(config, console, "finetune")
-    config = _as_saved(config, saved, args.overrides)
-    strategy = _strategy(prepared, config, saved)
-    threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
-    _warn(prepared, config, strategy, console)
-    name, folder = new_run_folder(config, "finetune")
-    console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
-    with sole_writer(folder):
-        records = Records(folder)
-        split = _begin(prepared, config, saved, words, records, console)
-        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, surface=True)
-        try:
-            with stopping():
-                ended = _train(prepared, config, spec, records, console, threads)
-        except Stopped as stopped:
-            given = [] if args.name else ["--name", name]
-            again = shlex.join(["python", "finetune.py", *words, *given])
-            console.print(f"Stopped {_after(records)}. Go on with: {again}", highlight=False)
-            return stopped.exit_code
-    _print_result(ended, folder, console)
-    return 0
+    from hsf_tune.cli.training import finetune  # what it imports takes seconds; --help should not
 
-
-def _begin(
-    prepared: Prepared,
-    config: Config,
-    saved: SavedStrategy | None,
-    words: list[str],
-    records: Records,
-    console: Console,
-) -> Split:
-    """Write down what the run is made of, or check that it is what it was begun with.
-
-    Raises:
-        ConfigError: it is not, or there is nothing to go on with.
-    """
-    earlier = _earlier(records)
-    if earlier is None:
-        split, command = _split(prepared, saved, console), shlex.join(["finetune.py", *words])
-    else:
-        changes = accepted_changes(earlier, config)
-        require_same_data(earlier, prepared)
-        console.print(f"Going on {_after(records)}", highlight=False)
-        split, command = Split.from_dict(earlier.dataset["splits"]["finetune"]), earlier.command
-        if not changes:
-            return split
-    splits, draw = {"finetune": split.to_dict()}, earlier is None
-    write_run_files(records.folder, config, prepared, splits, command, draw=draw)
-    records.append(configuration_note(config, None))
-    return split
-
-
-def _earlier(records: Records) -> Earlier | None:
-    """The run if it was begun and has not finished; None where there is none.
-
-    Raises:
-        ConfigError: it has finished, or is a search.
-    """
-    folder, trials = records.folder, records.trials
-    if not trials:
-        return None
-    if set(trials) == {TRIAL} and not (folder / BEST).exists():
-        return open_earlier(folder)
-    what = "a finished run" if set(trials) == {TRIAL} else "a search"
-    raise ConfigError(f"{folder} holds {what} already; nothing was changed. Choose another --name.")
-
-
-def _after(records: Records) -> str:
-    """Where the trial is: what is saved after each epoch is never lost."""
-    record = records.trials.get(TRIAL)
-    if record is None or not record.epochs:
-        return "before the end of its first epoch"
-    return f"after epoch {len(record.epochs)} of {record.started.max_epochs}"
-
-
-def _train(
-    prepared: Prepared,
-    config: Config,
-    spec: TrialSpec,
-    records: Records,
-    console: Console,
-    threads: int,
-) -> TrialEnded:
-    folder, name = records.folder, records.folder.name
-    note_versions(records)
-    tracker = start_tracking(config, folder, name, records, console, nested=False)
-    expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
-    status = "failed"
-    try:
-        with Progress(expected, title=name, console=console) as progress:
-            progress.resume(records)
-            on_event = write_through(records, [*([tracker] if tracker else []), progress])
-            trial_folder = folder / "checkpoints" / spec.trial
-            ended = fit(config, spec, trial_folder, on_event, threads=threads)
-        records.write_tables()
-        reason = "the one strategy of this run"
-        save_trial(folder, prepared, config, spec, ended, threads, reason)
-        status = "finished"
-        return ended
-    except Stopped:
-        status = "interrupted"
-        raise
-    finally:
-        if tracker:
-            tracker.log_artifacts(run_files(folder))
-            tracker.close(status=status)
-
-
-def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) -> Split:
-    if saved is None:
-        split = finetune_split(prepared.cases, prepared.config.datasets, prepared.config.seed)
-        for note in split.notes:
-            console.print(f"[yellow]Note:[/] {note}", highlight=False)
-        return split
-    for what, now, then in (
-        ("base model", prepared.base.sha256, saved.base_sha256),
-        ("dataset", prepared.store.key, saved.dataset_key),
-    ):
-        if now != then:
-            console.print(
-                f"[yellow]Warning:[/] the {what} is not the one this strategy was found with"
-                f" (fingerprint {now[:12]}, then {then[:12]}); scores will differ.",
-                highlight=False,
-            )
-    return saved.split
-
-
-def _strategy(prepared: Prepared, config: Config, saved: SavedStrategy | None) -> dict[str, object]:
-    """What is trained: the configuration's values, of all keys that a saved strategy names."""
-    plain = config.to_dict()
-    named = {key: get_value(plain, key) for key in (saved.strategy if saved else {})}
-    return canonical(named, config, prepared.blocks)
-
-
-def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str]) -> Config:
-    """The precision of the saved run, unless the command line asks for another."""
-    named = any(word.startswith("lightning.precision") for word in overrides)
-    if saved is None or named:
-        return config
-    return config.with_values({"lightning.precision": saved.precision})
-
-
-def _warn(
-    prepared: Prepared, config: Config, strategy: dict[str, object], console: Console
-) -> None:
-    plan = make_plan(config.finetuning, config.lightning, prepared.blocks)
-    if strategy and plan.never_opened:
-        console.print(
-            f"[yellow]Warning:[/] with lightning.max_epochs={plan.max_epochs} and"
-            f" finetuning.unfreeze_frequency={plan.frequency}, {plan.never_opened} of"
-            f" {plan.depth} blocks never open. Use lightning.max_epochs=auto, or"
-            f" {(plan.depth + 1) * plan.frequency}.",
-            highlight=False,
-        )
-
-
-def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:
-    if ended.dice is None:
-        console.print(f"Trained on all subjects; nothing validated. Weights: {folder}")
-        return
-    console.print(
-        f"Dice of the last epoch: {ended.dice:.4f} (best {ended.best_dice:.4f} in epoch"
-        f" {ended.best_epoch}), {ended.epochs} epochs, {ended.seconds:.0f} s",
-        highlight=False,
-    )
-    best = f"{folder}/{ended.last_checkpoint}"
-    console.print(f"Weights: {best}\nScores: {folder}/scores.csv", highlight=False)
+    return finetune(args, words, Console(soft_wrap=True))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ from hsf_tune.data.names import stem
 from hsf_tune.data.reading import Grid, read_image, read_labels, to_original
 from hsf_tune.errors import ConfigError, DataError, did_you_mean
 from hsf_tune.export.segmenter import Segmenter, open_segmenter
+from hsf_tune.files import replacing
 from hsf_tune.finetuning.predict import make_views, predict, score_prediction, uncertainty
 from hsf_tune.records import Score, label_means
 
@@ -103,13 +104,8 @@ def _save(values: Array, like: Path, grid: Grid, path: Path) -> None:
     image = nib.Nifti1Image(values, grid.file_affine, header)
     image.header.set_data_dtype(values.dtype)
     image.header["cal_max"] = image.header["cal_min"] = 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         nib.save(image, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _outputs(mri: Path, args: argparse.Namespace) -> dict[str, Path]:

@@ -46,8 +46,8 @@ from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
 from hsf_tune.search.run import SearchOutcome, plan_search, run_search
-from hsf_tune.search.space import Space, load_space
-from hsf_tune.search.space_file import find_space, read_constants
+from hsf_tune.search.space import Space, build_space, load_space
+from hsf_tune.search.space_file import constants_of, find_space, read_space
 
 
 def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> int:
@@ -60,9 +60,13 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
     overrides = parse_overrides(args.overrides)
     earlier = _earlier(args) if args.resume else None
     if earlier is None:
-        constants = read_constants(find_space(args.space or "default"))
+        file = find_space(args.space or "default")
+        content = read_space(file)
         config, _ = compose_config(
-            overrides, space_constants=constants, flags=_flags(args), config_dir=args.config_dir
+            overrides,
+            space_constants=constants_of(content),
+            flags=_flags(args),
+            config_dir=args.config_dir,
         )
         fixed = {**overrides.values, **_given(_flags(args))}
     else:
@@ -70,7 +74,7 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         fixed = accepted_changes(earlier, config)
     prepared = prepare(config, console, "search")
     if earlier is None:
-        space = load_space(args.space or "default", config, blocks=prepared.blocks, fixed=fixed)
+        space = build_space(file.stem, content, config, prepared.blocks, fixed, str(file))
         splits = make_splits(prepared.cases, space.config.search, config.datasets, config.seed)
     else:
         require_same_data(earlier, prepared)

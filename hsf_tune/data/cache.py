@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsf_tune.errors import DataError
+from hsf_tune.files import replacing
 
 try:
     import fcntl
@@ -145,12 +146,8 @@ def remove_least_used(root: Path, keep: Path, limit_bytes: float) -> list[Path]:
 
 def write_json(path: Path, content: Any) -> None:
     """Replace a file at once; readers see the old or the new content, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def read_json(path: Path) -> Any:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from hsf_tune.data.names import Side
 from hsf_tune.data.reading import LARGEST_MISALIGNMENT, misalignment
 from hsf_tune.errors import DataError, HsfTuneError
+from hsf_tune.files import replacing
 
 Array = npt.NDArray[Any]
 Box = tuple[slice, slice, slice]
@@ -219,13 +220,8 @@ def require_same_grid(mri: Path, label: Path) -> None:
 def write_image(image: Any, path: Path) -> None:
     """Write an ANTs image whole under its name, or not at all."""
     ants, _ = _tools()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    try:
+    with replacing(path) as temporary:
         ants.image_write(image, str(temporary))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _tools() -> tuple[Any, Any]:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from hsf_tune.data.cache import (
 from hsf_tune.data.cases import Case
 from hsf_tune.data.reading import Array, Grid, read_image, read_labels
 from hsf_tune.errors import DataError
+from hsf_tune.files import replacing
 
 Progress = Callable[[int, int], None]  # cases done, cases in all
 
@@ -260,13 +260,9 @@ def _build_case(folder: Path, case: Case, datasets: DatasetsConfig) -> dict[str,
 
 
 def _written(path: Path, array: Array) -> dict[str, Any]:
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.npy")
-    try:
+    with replacing(path) as temporary:
         np.save(temporary, np.ascontiguousarray(array))
         checksum = _checksum(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     status = path.stat()
     return {
         "file": path.name,

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import os
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from scipy import ndimage
 from torch import Tensor, nn
 
 from hsf_tune.errors import ModelError
+from hsf_tune.files import replacing
 from hsf_tune.model.arunet import ARUNet
 
 OPSET = 17  # onnxruntime 1.16 reads opsets up to 19 and files up to IR version 9
@@ -89,17 +89,12 @@ def write_onnx(
     if path.exists():
         raise ModelError(f"{path} exists; nothing was written. Choose another folder or name.")
     network = copy.deepcopy(network).float().cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         _record(network, temporary)
         _describe(temporary, metadata)
         check_structure(temporary, network.architecture.out_channels)
         parity = check_parity(network, temporary, shapes)
         checksum, size = file_checksum(temporary), temporary.stat().st_size
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return OnnxFile(path, checksum, size, parity)
 
 

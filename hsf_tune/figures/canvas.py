@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
 from hsf_tune.figures.palette import INK
+from hsf_tune.files import replacing
 
 WIDTH_IN, DPI = 11.0, 110  # 1210 pixels: a laptop's width
 
@@ -27,11 +27,6 @@ def save(figure: Figure, path: Path | str) -> Path:
         OSError: the folder can't be written.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
+    with replacing(path) as temporary:
         figure.savefig(temporary, facecolor="white")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from hsf_tune.errors import Diverged
+from hsf_tune.files import replacing
 from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.records import EpochEnded, Event, event_from_dict, event_to_dict
@@ -85,12 +85,8 @@ class TrialReporter(pl.callbacks.Checkpoint):
 
     def _save_state(self, trainer: pl.Trainer) -> None:
         """Replace the state at once, so that a kill leaves the old or the new one."""
-        temporary = self.folder / f".last.{os.getpid()}.ckpt"
-        try:
+        with replacing(self.folder / "last.ckpt") as temporary:
             trainer.save_checkpoint(temporary)
-            os.replace(temporary, self.folder / "last.ckpt")
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 import warnings
 from collections.abc import Callable, Mapping
@@ -24,6 +23,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
 from hsf_tune.data.module import CropsDataModule
+from hsf_tune.files import replacing
 from hsf_tune.finetuning.callbacks import TrialReporter
 from hsf_tune.finetuning.evaluate import evaluate
 from hsf_tune.finetuning.module import FinetuningModule
@@ -199,6 +199,5 @@ def _score(setting: Setting, network: ARUNet) -> tuple[list[Score], list[str]]:
 
 
 def _save_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None:
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
-    np.savez_compressed(temporary, **predictions)  # type: ignore[arg-type]
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **predictions)  # type: ignore[arg-type]

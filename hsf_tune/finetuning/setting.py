@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,11 @@ class Setting:
         return self.spec.split.validation_set(self.cases)
 
     def groups(self) -> list[tuple[str, torch.nn.Module]]:
-        return trainable_groups(self.network(), self.config, self.plan)
+        """What trains, in the order of opening: names and sizes, without the weights."""
+        channels = self.config.models.out_channels
+        with torch.device("meta"):
+            network = ARUNet(replace(self.base.architecture, out_channels=channels))
+        return trainable_groups(network, self.config, self.plan)
 
     def started(self) -> TrialStarted:
         spec, groups = self.spec, self.groups() if self.spec.strategy else []

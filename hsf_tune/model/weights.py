@@ -8,8 +8,6 @@ convolution's where another number of classes is asked for.
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from hsf_tune.errors import ModelError, did_you_mean
+from hsf_tune.files import replacing
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.formats import read_weights
 from hsf_tune.model.published import PUBLISHED, fetch, file_checksum, verify
@@ -143,20 +142,10 @@ def save(
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in (metadata or {}).items()
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    try:
-        save_file(
-            {key: value.detach().cpu().contiguous() for key, value in tensors.items()},
-            temporary,
-            {"format": "pt", **notes},
-        )
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    arrays = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(arrays, temporary, {"format": "pt", **notes})
+        temporary.chmod(0o644)
 
 
 def _published_name(path: Path) -> str | None:

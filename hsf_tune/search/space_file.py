@@ -7,6 +7,7 @@ repository; anything with a slash or a YAML suffix is a path.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +59,12 @@ def read_space(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_constants(path: Path) -> dict[str, Any]:
+def constants_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of a space that all its arms share and none of them varies.
 
-    Raises:
-        ConfigError: as `read_space`.
+    Args:
+        content: of its file, see `read_space`.
     """
-    content = read_space(path)
     return {
         key: value
         for key, value in content.items()

@@ -1,0 +1,29 @@
+"""Write a file whole under its name, or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path in the folder of `path`, which is made if need be; to be written to.
+
+    At the end of the block what was written takes the place of `path` at once, so that readers see
+    the old or the new file, never a part. After an error `path` is as it was. The temporary name is
+    hidden, belongs to this process and has the suffixes of `path`, by which many writers choose
+    their format.
+
+    Raises:
+        OSError: the folder can't be made, or the file not be put there.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{os.getpid()}.{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
