@@ -37,6 +37,7 @@ from hsf_tune.search.domain import Domain
 
 ATTEMPTS = 30  # suggestions that repeat or don't fit, before one is drawn at random
 DRAWS = 2000  # random draws before an arm counts as exhausted
+GRID_POINTS = 5  # of an endless range, for the sampler `grid`
 _TRIAL, _STRATEGY, _REASON = "trial", "strategy", "reason"  # user attributes
 
 
@@ -231,9 +232,10 @@ class ArmStudy:
             yield {key: domain.draw(draw.random()) for key, domain in domains.items()}
 
     def _grid(self) -> list[list[Any]]:
-        """All values of finite domains, and as few points of the others as give enough."""
+        """All values of finite domains; of the others as few points as give enough strategies,
+        but `GRID_POINTS` where that many are wanted: two ends alone would say nothing of a rate."""
         wanted = self.arm.strategies or self._search.strategies_per_arm
-        for n in range(2, wanted + 2):
+        for n in range(max(2, min(GRID_POINTS, wanted)), wanted + 2):
             listed = [domain.points(n) for domain in self.arm.domains.values()]
             if math.prod(len(values) for values in listed) >= wanted:
                 break

@@ -22,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ray import tune
 
 from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Split
@@ -135,6 +134,8 @@ class _Report:
         self.started = False
 
     def __call__(self, event: Event) -> None:
+        from ray import tune  # seconds; only a worker of Ray reports
+
         self.started = self.started or isinstance(event, TrialStarted)
         tune.report({EVENTS: json.dumps([event_to_dict(event)])})
 

@@ -1,5 +1,6 @@
 """An arm's Optuna study: what it proposes, what it is told, and what a crash leaves."""
 
+import json
 import math
 
 import optuna
@@ -128,6 +129,17 @@ def test_grid_visits_every_point_once(study_of):
         known[study.propose(number, f"t{number}", known).key] = 0.5
     assert len(known) == 7
     assert study.propose(8, "t8", known) is None
+
+
+def test_grid_tries_a_rate_at_five_points_not_its_ends_alone(study_of):
+    """12 of the encoder's 60 strategies: ends alone would already give 24."""
+    study = study_of(sampler="grid", strategies_per_arm=12)
+    known = {}
+    for number in range(1, 13):
+        known[(study.propose(number, f"t{number}", known)).key] = 0.5
+    rates = {json.loads(key)["models.lr"] for key in known}
+    assert len(known) == 12
+    assert len(rates) >= 4
 
 
 def test_each_end_is_told_as_what_it_was(study_of):
