@@ -1,5 +1,8 @@
 """A small real dataset on disk and a random base model, made once."""
 
+import shutil
+import subprocess
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +12,30 @@ from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
 
 LABELS = {1: "DG", 2: "CA"}
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+FLAGS = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync",
+    "--enable-unsafe-swiftshader", "--enable-logging=stderr", "--dump-dom",
+)  # fmt: skip
+
+
+@pytest.fixture
+def open_page(tmp_path):
+    """Opens an address in a real browser: (the document as it stands then, errors it said)."""
+    if CHROMIUM is None:
+        pytest.skip("no chromium on this machine")
+
+    def open_page(address, width=1366, milliseconds=6000):
+        done = subprocess.run(
+            [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
+             f"--window-size={width},900", f"--virtual-time-budget={milliseconds}", address],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+        return done.stdout, [s for s in said if "GL Driver Message" not in s]  # software WebGL
+
+    return open_page
 
 
 def write_subject(folder, number, rng):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -429,6 +432,36 @@ class TestAway:
             assert len(run.said) == 2
         finally:
             end_server(server)
+
+
+class TestPages:
+    def test_the_compare_view_shows_strategies_side_by_side(self, project, open_page):
+        """In a real browser: what differs between two trials and what each reached, no errors."""
+        run = Run(project / "outputs" / "one")
+        first, second = "explore-encoder-000-f1", "explore-decoder-000-f1"
+        decoder = {"finetuning.mode": "decoder", "finetuning.depth": 3, "models.lr": 0.0123}
+        run(*whole_trial(first), started(second, arm="decoder", strategy=decoder))
+        run(*(epoch(number, second, val_dice=0.77) for number in range(4)))
+        run(ended(second, dice=0.77))
+        run.tracker.close()
+        runs = found_runs()
+        chosen = [runs[trial].info.run_id for trial in (first, second)]
+        port = free_port()
+        server = start_server(port)
+        try:
+            query = urllib.parse.urlencode({
+                "runs": json.dumps(chosen),
+                "experiments": json.dumps([runs[first].info.experiment_id]),
+            })  # fmt: skip
+            document, errors = open_page(
+                f"http://127.0.0.1:{port}/#/compare-runs?{query}", milliseconds=20000
+            )
+        finally:
+            end_server(server)
+        text = re.sub(r"<[^>]*>", " ", document)
+        for shown in (first, second, "encoder", "decoder", "0.0123", "0.77", "val_dice"):
+            assert shown in text, f"{shown} is not on the page"
+        assert errors == []
 
 
 class TestNames:
