@@ -88,8 +88,8 @@ def save_trial(
 def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
     """The recommended strategy and the baselines on the locked test set, where there is one.
 
-    They train on all other subjects. Called once, when the confirmation is complete; the
-    records keep the scores, and nothing is chosen by them.
+    They train on all other subjects. The set is opened once: where the search goes on after that,
+    what was scored, or begun to be, keeps its place, whatever is recommended by now.
     """
     if not splits.test:
         return []
@@ -99,6 +99,8 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
     wanted = {"recommended": run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
     if any(record.started.arm == BASE for record in run.trials):
         wanted[BASE] = {}
+    opened = [t.started for t in run.trials if t.started.phase == "test"]
+    wanted |= {started.arm: started.strategy for started in opened}
     jobs: dict[str, Job] = {}
     for name, strategy in wanted.items():
         if strategy is not None:

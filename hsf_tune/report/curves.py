@@ -64,24 +64,27 @@ def _mean_over_rows(rows: Floats) -> Floats:
     return np.divide(sums, counts, out=np.full(rows.shape[1], np.nan), where=counts > 0)
 
 
-def unsettled(curves: Curves) -> list[str]:
+def unsettled(curves: Curves) -> list[str] | None:
     """A sentence for a strategy whose loss was still falling before a block opened.
+
+    None where no stage could be judged.
 
     The loss has settled where it fell by less than 2 % an epoch over the second half of
     the stage before the opening. A stage of one epoch can't be judged.
     """
     loss = curves.metrics["train_loss"]
     starts = [0, *sorted(curves.openings.values())]
-    early = []
+    early, judged = [], 0
     for number, (start, end) in enumerate(itertools.pairwise(starts), start=1):
         if end - start < 2 or end > len(loss):
             continue
         middle = min((start + end) // 2, end - 2)
         first, final = loss[middle], loss[end - 1]
+        judged += bool(np.isfinite([first, final]).all())
         if first > 0 and (first - final) / first / (end - 1 - middle) > SETTLED:
             early.append(str(number))
     if not early:
-        return []
+        return [] if judged else None
     blocks = f"block {early[0]}" if len(early) == 1 else f"blocks {', '.join(early)}"
     return [
         f"{describe(curves.strategy)}: the loss had not settled before {blocks} opened; try an"

@@ -69,7 +69,8 @@ def intervals_figure(differences: Sequence[Difference], margins: VerdictConfig) 
 
 def subjects_figure(run: Run) -> go.Figure:
     """Each subject's difference in the main tests, sorted, with mean and 95 % interval."""
-    chosen = [d for d in run.verdict.differences if d.between[1] != "base"][:3]
+    tested = run.verdict.differences
+    chosen = ([d for d in tested if d.between[1] != "base"] or tested)[:3]
     figure = make_subplots(
         cols=len(chosen), subplot_titles=[title_of(d) for d in chosen], horizontal_spacing=0.06
     )

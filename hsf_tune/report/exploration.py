@@ -209,7 +209,7 @@ def _cost_points(run: Run) -> list[dict[str, Any]]:
     groups = {e.key: e.arm for e in reversed(run.explored)} | named
     points = []
     for key in {**confirmed, **groups}:
-        trials = [t for t in run.trials if identity(t.started.strategy) == key and t.ended]
+        trials = [t for t in run.trials if identity(t.started.strategy) == key and t.finished]
         explored = [e for e in run.explored if e.key == key]
         dice = confirmed.get(key) or (explored[0].dice if explored else None)
         if not trials or dice is None or not np.isfinite(dice):

@@ -23,8 +23,10 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.figures.palette import label_color
+from hsf_tune.model.labels import is_free
 from hsf_tune.records import TrialRecord, subject_means
 from hsf_tune.report.run import Run
+from hsf_tune.verdict.scores import identity
 
 Labels = NDArray[np.uint8]
 PLANES = ("sagittal", "coronal", "axial")  # axes of a RAS+ volume
@@ -119,30 +121,33 @@ class _Scene:
     store: Store
 
     def agreed_labels(self, trials: Sequence[TrialRecord]) -> dict[str, tuple[Labels, Any]]:
-        """case -> (label all finalists share, where they share one)."""
-        confirmed = [c for members in self.run.confirmation.finalists.values() for c in members]
-        arms = {c.arm for c in confirmed}
+        """case -> (label all finalists share, where they share one); of two finalists or more."""
+        finalists = self.run.confirmation.finalists.values()
+        confirmed = {c.key for members in finalists for c in members}
         found: dict[str, tuple[Labels, Any]] = {}
+        voters: dict[str, set[str]] = {}
         for trial in trials:
-            if trial.started.arm not in arms:
+            voter = identity(trial.started.strategy)
+            if voter not in confirmed:
                 continue
             with np.load(_predictions(self.run, trial)) as kept:
                 for case in set(kept.files) & self.cases.keys():
                     predicted = kept[case]
+                    voters.setdefault(case, set()).add(voter)
                     if case in found:
                         first, known = found[case]
                         found[case] = first, known & (first == predicted)
                     else:
                         found[case] = predicted, np.ones(predicted.shape, dtype=bool)
-        return found
+        return {case: voted for case, voted in found.items() if len(voters[case]) > 1}
 
     def places(self, voted: Mapping[str, tuple[Labels, Any]]) -> Iterator[Place]:
         for case, (agreed, known) in voted.items():
             manual, spacing = self.manual(case), self.store.load(case).spacing_mm
             if manual.shape != agreed.shape:
                 continue
-            wrong = contradictions(agreed, known, manual)
             names = {0: "background", **self.names(case)}
+            wrong = contradictions(agreed, known & ~np.isin(manual, self.free(names)), manual)
             for label in np.unique(wrong[wrong > 0]):
                 voxels = wrong == label
                 axis, index = _fullest_slice(voxels)
@@ -150,6 +155,11 @@ class _Scene:
                 volume = float(voxels.sum() * np.prod(spacing))
                 agreed_name = names.get(int(label), str(label))
                 yield Place(case, agreed_name, names.get(drawn, str(drawn)), axis, index, volume)
+
+    def free(self, names: Mapping[int, str]) -> list[int]:
+        """Labels such as HEAD and TAIL, in which the forgiving loss permits any subfield."""
+        forgiving = self.run.config.models.use_forgiving_loss
+        return [label for label, name in names.items() if forgiving and is_free(name)]
 
     def draw_place(self, place: Place, voted: tuple[Labels, Any]) -> Picture:
         stored = self.store.load(place.case)

@@ -18,7 +18,7 @@ import yaml
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.finetuning.schedule import n_blocks
-from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT
+from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe
 from hsf_tune.records import Note, Records, TrialRecord
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.judge import judge
@@ -99,7 +99,8 @@ class Run:
         fold_1 = subjects_of_fold_1(self.trials)
         margins = self.config.verdict
         found = judge(self.confirmation, self.explored, self.arms, margins, fold_1)
-        return replace(found, warnings=(*found.warnings, *self._reservations()))
+        own = (*self._reservations(), *self._other_opening(found.recommendation.strategy))
+        return replace(found, warnings=(*found.warnings, *own))
 
     def _reservations(self) -> Iterator[str]:
         """What the search noted that limits its own result."""
@@ -112,6 +113,17 @@ class Run:
                 yield f"The search is not finished: {running} of its trials have not ended yet."
         for note in self.notes("confirmation_voided")[:1]:
             yield f"The confirmation is no longer independent: {note.text}."
+
+    def _other_opening(self, now: Mapping[str, Any]) -> Iterator[str]:
+        """The locked test set was opened for another strategy than is recommended now."""
+        opened = [t.started for t in self.trials if t.started.phase == "test"]
+        scored = next((s.strategy for s in opened if s.arm == "recommended"), None)
+        known = {identity(s.strategy) for s in opened}
+        if scored is not None and identity(now) not in known:
+            yield (
+                f"The locked test set was opened for {describe(scored)}; the recommendation has"
+                " changed since, and has no score on it."
+            )
 
     @cached_property
     def documented_default(self) -> Mapping[str, Any] | None:

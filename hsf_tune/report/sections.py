@@ -87,7 +87,14 @@ def _arms(page: Page, run: Run, summary: Mapping[str, Any]) -> None:
         "muted",
     )
     test = tables.test_table(summary)
-    if test is None:
+    locked = run.dataset.get("splits", {}).get("test", [])
+    if test is None and locked:
+        page.text(
+            f"{len(locked)} subjects are locked away as a test set; they are scored once, at the"
+            " end of the search.",
+            "muted",
+        )
+    elif test is None:
         page.text("There is no locked test set: it is set apart from 60 subjects on.", "muted")
     else:
         page.heading(f"Locked test set ({summary['test']['n_subjects']} subjects)")
@@ -118,7 +125,9 @@ def _differences(page: Page, run: Run) -> None:
         f"Superior: the 95 % interval (thin) lies beyond ±{margins.superior:g}, the darker band."
         f" Equivalent: the 90 % interval (thick) lies inside ±{margins.equivalent:g}, the lighter"
         " band. Arms: the mean over all finalists of one arm against the other's, with the luck"
-        " of the search in its error. Strategies: the best of each.",
+        " of the search in its error. Strategies: the best of each. In the rows marked Holm"
+        " superiority is corrected for their number, so that it takes more than the 95 % interval"
+        " shows.",
         "muted",
     )
     page.table(tables.differences_table(found.differences))
@@ -140,11 +149,18 @@ def _curves(page: Page, run: Run) -> None:
     if not found:
         page.text("No finalist has a learning curve yet.")
         return
-    advice = [sentence for one in found for sentence in curves.unsettled(one)]
+    judged = [said for one in found if (said := curves.unsettled(one)) is not None]
+    advice = [sentence for said in judged for sentence in said]
     if advice:
         page.items(advice)
-    else:
-        page.text("In every finalist the training loss had settled before each opening.")
+    elif judged:
+        page.text("Where it could be judged, the training loss had settled before each opening.")
+    if len(judged) < len(found):
+        page.text(
+            f"{len(found) - len(judged)} of {len(found)} finalists have no stage of two epochs or"
+            " more before an opening: whether their loss had settled can't be told.",
+            "muted",
+        )
     page.plot("curves", curves.curves_figure(run, found))
     page.text(
         "Mean over the trainings of a strategy. Dashed lines: a block opens. Every score that"
@@ -155,7 +171,7 @@ def _curves(page: Page, run: Run) -> None:
 
 def _search(page: Page, run: Run) -> None:
     page.section("The search")
-    if not run.explored:
+    if not any(e.arm in run.arms for e in run.explored):
         page.text("No strategy has been explored yet.")
         return
     page.heading("The race over folds")

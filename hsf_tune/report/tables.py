@@ -92,7 +92,8 @@ def differences_table(differences: Sequence[Difference]) -> Table:
             interval(d.bootstrap95, sign=True),
             "<0.001" if d.p_value < 0.001 else number(d.p_value),
             str(d.n_subjects),
-            f"{shown_name(d.better)} better" if d.better else d.status,
+            (f"{shown_name(d.better)} better" if d.better else d.status)
+            + (" (Holm)" if d.corrected else ""),
             _needed(d),
         )
         for d in differences
@@ -102,7 +103,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
 
 
 def _needed(d: Difference) -> str:
-    if d.status != "undecided":
+    if d.status != "undecided" or d.corrected:
         return NOTHING
     if d.needed is None:
         return "not reachable"

@@ -23,6 +23,7 @@ class Difference:
         p_value: sign-flip permutation; for an arm claim not below that of its wider t interval.
         better: the one of `between` that is superior; None where neither is.
         needed: subjects that would decide; None where decided or not reachable.
+        corrected: superiority was corrected, after Holm, for the number of other comparisons.
         of_subject: subject -> its difference.
     """
 
@@ -39,6 +40,7 @@ class Difference:
     better: str | None
     needed: SubjectsNeeded | None
     of_subject: Mapping[str, float] = field(repr=False)
+    corrected: bool = False
 
     @property
     def reachable(self) -> bool:

@@ -70,7 +70,7 @@ def run_tests(
     found = [_estimate(test, confirmation) for test in tests]
     statuses = holm(found, margins) if corrected else [decide(e, margins) for e in found]
     return [
-        _difference(test, e, status, confirmation, margins)
+        _difference(test, e, status, confirmation, margins, corrected)
         for test, e, status in zip(tests, found, statuses, strict=True)
     ]
 
@@ -90,6 +90,7 @@ def _difference(
     status: Status,
     confirmation: Confirmation,
     margins: VerdictConfig,
+    corrected: bool,
 ) -> Difference:
     p_value = sign_flip_p(found.values)
     if test.claim == "arm":
@@ -108,6 +109,7 @@ def _difference(
         status=status,
         better=test.between[0 if found.mean > 0 else 1] if status == "superior" else None,
         needed=subjects_needed(found, margins) if status == "undecided" else None,
+        corrected=corrected,
         of_subject=dict(zip(names, map(float, found.values), strict=True)),
     )
 

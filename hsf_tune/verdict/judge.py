@@ -53,8 +53,9 @@ def judge(
     if not finalists:
         advice = recommend_explored(explored)
         return Verdict("not_confirmed", None, sentences.NOT_CONFIRMED, advice)
-    best = {arm: max(members, key=lambda one: one.mean) for arm, members in finalists.items()}
-    winner = max(best.values(), key=lambda one: one.mean)
+    shared = confirmation.shared
+    best = {a: max(f, key=lambda one: one.mean_on(shared)) for a, f in finalists.items()}
+    winner = max(best.values(), key=lambda one: one.mean_on(shared))
     main, others = planned_tests(confirmation, finalists, best, winner)
     differences = (
         *run_tests(main, confirmation, margins, corrected=False),
@@ -140,10 +141,19 @@ def _warnings(
             " undecided."
         )
     yield from confirmation.dropped
-    if confirmation.base and confirmation.base.mean > winner.mean:
+    yield from confirmation.failed
+    shared = confirmation.shared
+    if not shared.all():
         yield (
-            f"The unchanged base model scores higher ({confirmation.base.mean:.3f}) than every"
-            f" finetuned one (at most {winner.mean:.3f}): finetuning does not help these data."
+            "Not all finalists and baselines were scored on the same subjects; they are ranked on"
+            f" the {shared.any(axis=1).sum()} of {n} subjects that all have a score for."
+        )
+    base = confirmation.base
+    if base and base.mean_on(shared) > winner.mean_on(shared):
+        yield (
+            f"The unchanged base model scores higher ({base.mean_on(shared):.3f}) than every"
+            f" finetuned one (at most {winner.mean_on(shared):.3f}): finetuning does not help these"
+            " data."
         )
     if len(confirmation.seeds) < 2:
         yield "One seed only: what the seed of a training adds to the error is not known."

@@ -17,15 +17,18 @@ def recommend(
     confirmation: Confirmation, best: Mapping[str, Confirmed], winner: Confirmed
 ) -> Recommendation:
     """The highest confirmed mean if its 80 % interval against the default is above 0."""
-    default = confirmation.default
+    default, shared = confirmation.default, confirmation.shared
     if default is None:
         reason = (
-            f"It has the highest confirmed Dice ({winner.mean:.3f}). The documented default was"
+            f"It has the highest confirmed Dice ({winner.mean_on(shared):.3f}). The documented default was"
             " not confirmed, so nothing says whether it is better than that."
         )
         return Recommendation(winner.arm, winner.strategy, reason)
-    if default.key == winner.key or default.mean >= winner.mean:
-        reason = f"The documented default has the highest confirmed Dice ({default.mean:.3f})."
+    if default.key == winner.key or default.mean_on(shared) >= winner.mean_on(shared):
+        reason = (
+            "The documented default has the highest confirmed Dice"
+            f" ({default.mean_on(shared):.3f})."
+        )
         return Recommendation(_arm_of(default, best), default.strategy, reason)
     pair = winner.dice[None], default.dice[None]
     found = estimate(*pair, confirmation.folds, arm_claim=False)
@@ -33,7 +36,7 @@ def recommend(
     limits = f"{found.mean:+.3f} Dice, 80 % interval {low:+.3f} to {high:+.3f}"
     if low > 0:
         reason = (
-            f"It has the highest confirmed Dice ({winner.mean:.3f}) and is probably better than"
+            f"It has the highest confirmed Dice ({winner.mean_on(shared):.3f}) and is probably better than"
             f" the documented default ({limits})."
         )
         return Recommendation(winner.arm, winner.strategy, reason)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hsf_tune.finetuning.strategy import describe
 from hsf_tune.records import Score, TrialRecord, mean_dice, subject_means
 from hsf_tune.verdict.difference import Floats
 
@@ -47,6 +48,10 @@ class Confirmed:
         """Mean over subjects of the mean over seeds."""
         return mean_over_subjects(self.dice)
 
+    def mean_on(self, cells: NDArray[np.bool_]) -> float:
+        """The same over some (subjects, seeds) only."""
+        return mean_over_subjects(np.where(cells, self.dice, np.nan))
+
 
 @dataclass(frozen=True, eq=False)
 class Confirmation:
@@ -55,7 +60,8 @@ class Confirmation:
     Attributes:
         folds: (subjects,) the fold in which each subject validates.
         finalists: arm -> its finalists that have a score for every subject.
-        dropped: one sentence for each finalist that lacks scores.
+        dropped: one sentence for each arm with finalists that lack scores.
+        failed: one sentence for each strategy of which a training failed.
     """
 
     subjects: tuple[str, ...]
@@ -65,6 +71,16 @@ class Confirmation:
     default: Confirmed | None = None
     base: Confirmed | None = None
     dropped: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> NDArray[np.bool_]:
+        """(subjects, seeds) that all finalists and the documented default have a score for, so that
+        ranks are those of the same subjects; all of them where there is none."""
+        everyone = [c for members in self.finalists.values() for c in members]
+        everyone += [self.default] if self.default else []
+        known = np.logical_and.reduce([~np.isnan(c.dice) for c in everyone])
+        return known if known.any() else np.ones_like(known)
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,7 @@ def gather(
         members: arm -> identities of its finalists; a strategy that two arms hand on is run
             once and counts for both. None: a trial counts for the arm it carries.
     """
+    trials = list(trials)
     done = [t for t in trials if t.started.phase == phase and t.finished]
     rows = {t.id: subject_means(t.ended.scores if t.ended else ()) for t in done}
     fold_of = {s: t.started.fold for t in done for s in rows[t.id]}
@@ -131,6 +148,7 @@ def gather(
         default=_default(made, documented_default),
         base=next((c for c in made if c.arm == BASE), None),
         dropped=tuple(dropped),
+        failed=tuple(_failures([t for t in trials if t.started.phase == phase])),
     )
 
 
@@ -157,6 +175,22 @@ def subjects_of_fold_1(trials: Iterable[TrialRecord]) -> frozenset[str]:
         if t.started.phase == "explore" and t.started.fold == 1
         for subject in t.started.validate
     )
+
+
+def _failures(trials: Sequence[TrialRecord]) -> Iterator[str]:
+    """What is scored of a strategy that often fails is only where it went well."""
+    by_key: dict[str, list[TrialRecord]] = {}
+    for t in trials:
+        if t.ended is not None:
+            by_key.setdefault(identity(t.started.strategy), []).append(t)
+    for members in by_key.values():
+        reasons = [t.ended.reason for t in members if t.ended and t.ended.status == "failed"]
+        if reasons:
+            yield (
+                f"{len(reasons)} of {len(members)} trainings of"
+                f" {describe(members[0].started.strategy)} failed ({reasons[0]}); its scores are of"
+                " the others."
+            )
 
 
 def _role(trial: TrialRecord) -> str:

@@ -40,8 +40,14 @@ def verdict(found: Verdict, n_subjects: int) -> str:
         return f"Undecided: too few finalists to compare {a} with {b} as arms. {_strategies(found)}"
     if found.status == "winner":
         better, worse = _ordered(arm_test)
+        surpassed = better in {_ordered(d)[1] for d in _other_superior(found)}
+        start = (
+            f"Of {a} and {b}, {name_of(better)} is better"
+            if surpassed
+            else f"Tune {name_of(better)}"
+        )
         text = (
-            f"Tune {name_of(better)}: on average over its finalists it scores"
+            f"{start}: on average over its finalists it scores"
             f" {abs(arm_test.mean):.3f} Dice more than {name_of(worse)} (95 % interval"
             f" {_from_the_better(arm_test)}, {_n(arm_test)})."
         )
@@ -50,7 +56,8 @@ def verdict(found: Verdict, n_subjects: int) -> str:
         text = f"Equivalent: tuning {a} or {b} makes no difference that matters"
         return f"{text} ({_limits(arm_test, 90)}).{_beaten_by_others(found)}"
     text = f"Undecided: the data can't tell whether tuning {a} or {b} is better"
-    return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)}"
+    others = _beaten_by_others(found)
+    return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)}{others}"
 
 
 _BASELINES = ("documented_default", "base")
@@ -86,10 +93,14 @@ def _strategies(found: Verdict) -> str:
 
 def _beaten_by_others(found: Verdict) -> str:
     """Arms outside the first pair that are better than one of it."""
-    arm_tests = [d for d in found.differences if d.claim == "arm"][1:]
-    better = [_ordered(d) for d in arm_tests if d.status == "superior"]
+    better = [_ordered(d) for d in _other_superior(found)]
     texts = [f" {_capital(name_of(a))} is better than {name_of(b)}." for a, b in better]
     return "".join(texts)
+
+
+def _other_superior(found: Verdict) -> list[Difference]:
+    arm_tests = [d for d in found.differences if d.claim == "arm"][1:]
+    return [d for d in arm_tests if d.status == "superior"]
 
 
 def _needed(found: Difference, n_subjects: int) -> str:

@@ -220,3 +220,53 @@ def test_the_schema_refuses_an_unknown_status(report):
     broken["verdict"]["status"] = "maybe"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(broken, schema())
+
+
+def test_a_search_whose_documented_default_won_has_a_report(tmp_path, run_writer):
+    """One arm, the default its best: nothing is left to test but the base."""
+    searched = run_writer(tmp_path / "d", arms=("decoder",), confirm=False)
+    default = searched.strategies["decoder"][0]
+    searched.gains[json.dumps(default, sort_keys=True)] = 0.1
+    Records(tmp_path / "d").extend(searched.confirmation())
+    report = write_report(tmp_path / "d")
+    assert [d.between for d in report.verdict.differences] == [("decoder", "base")]
+    assert report.verdict.recommendation.strategy == default
+
+
+def test_a_search_stopped_after_the_default_alone_has_a_report(tmp_path, run_writer):
+    """Where it fits no arm it runs first."""
+    searched = run_writer(tmp_path / "o", explore=False, confirm=False)
+    default = searched.strategies["decoder"][0]
+    events = searched.trial(
+        "explore", "documented_default", default, "explore-default-f1", 1, 42, searched.subjects[:3]
+    )
+    Records(tmp_path / "o").extend(events)
+    assert "No strategy has been explored yet." in write_report(tmp_path / "o").html.read_text()
+
+
+def test_a_locked_test_set_that_was_not_opened_is_not_denied(tmp_path, run_writer):
+    """The page says how many subjects wait."""
+    run_writer(tmp_path / "l", n_subjects=8, arms=("encoder", "decoder"))
+    file = tmp_path / "l" / "dataset.json"
+    dataset = json.loads(file.read_text())
+    dataset["splits"]["test"] = [f"demo/test-{i}" for i in range(12)]
+    file.write_text(json.dumps(dataset))
+    page = write_report(tmp_path / "l").html.read_text()
+    assert "12 subjects are locked away as a test set" in page
+    assert "There is no locked test set" not in page
+
+
+def test_a_test_set_opened_for_another_strategy_is_labelled(tmp_path, run_writer):
+    """The score stays with the strategy that was recommended then."""
+    searched = run_writer(tmp_path / "t", n_subjects=10, arms=("encoder", "decoder"))
+    other = searched.strategies["decoder"][-1]
+    now = read_run(tmp_path / "t").verdict.recommendation.strategy
+    assert other != now
+    searched.subjects = [f"demo/test-{i}" for i in range(3)]
+    searched.difficulty = dict.fromkeys(searched.subjects, 0.5)
+    events = searched.trial(
+        "test", "recommended", other, "test-recommended", 1, 42, searched.subjects
+    )
+    Records(tmp_path / "t").extend(events)
+    warnings = read_run(tmp_path / "t").verdict.warnings
+    assert any(w.startswith("The locked test set was opened for decoder") for w in warnings)

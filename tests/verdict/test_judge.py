@@ -1,6 +1,7 @@
 """The verdict on invented confirmations whose truth is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -212,3 +213,39 @@ def test_plain_fields_are_json_without_nan(confirmation_trials):
     )
     text = json.dumps(plain, allow_nan=False)
     assert json.loads(text)["differences"][0]["ci95"] is None
+
+
+def test_an_easy_fold_that_only_one_arm_ran_gives_it_no_advantage(make_trial):
+    """The encoder is .03 worse wherever both ran; alone on an easy fold its mean is higher."""
+    trials = []
+    for fold, level in ((1, 0.75), (2, 0.75), (3, 0.95)):
+        subjects = [f"d/s{fold}{i}" for i in range(4)]
+        for k in (2, 3):
+            lower = {s: level - 0.03 - 0.001 * i for i, s in enumerate(subjects)}
+            trials.append(make_trial("encoder", {"models.lr": k}, lower, fold=fold))
+            if fold < 3:
+                same = dict.fromkeys(subjects, level)
+                trials.append(make_trial("decoder", {"models.lr": k}, same, fold=fold))
+    found = judged(trials)
+    assert (found.status, found.arm) == ("winner", "decoder")
+    assert found.recommendation.arm == "decoder"
+    assert any("the 8 of 12 subjects that all have a score for" in w for w in found.warnings)
+
+
+def test_trainings_that_failed_are_counted_in_the_warnings(confirmation_trials):
+    """A rate that diverges every other time scores only where it went well."""
+    trials = confirmation_trials({"encoder": 0.04, "decoder": 0.01})
+    for number, t in enumerate(t for t in trials if t.started.arm == "encoder"):
+        if t.started.seed == 43 and number < 10:
+            t.ended = replace(t.ended, status="failed", scores=(), reason="the loss became nan")
+    warnings = judged(trials).warnings
+    assert any("5 of 10 trainings of encoder" in w and "became nan" in w for w in warnings)
+
+
+def test_an_arm_that_a_third_one_beats_is_not_advised(confirmation_trials):
+    """The pair is still decided, but nobody is told to tune its better half."""
+    trials = confirmation_trials({"encoder": 0.04, "decoder": 0.0, "full": 0.12})
+    found = judged(trials, arms=("encoder", "decoder", "full"))
+    assert found.recommendation.arm == "full"
+    assert found.sentence.startswith("Of the encoder and the decoder, the encoder is better")
+    assert "The whole network is better than the encoder." in found.sentence
