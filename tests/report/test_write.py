@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
+from hsf_tune.cli.winner import test_jobs as jobs_on_test_set
+from hsf_tune.data.splits import Splits
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
 from hsf_tune.report import read_run, write_report
@@ -268,5 +270,8 @@ def test_a_test_set_opened_for_another_strategy_is_labelled(tmp_path, run_writer
         "test", "recommended", other, "test-recommended", 1, 42, searched.subjects
     )
     Records(tmp_path / "t").extend(events)
-    warnings = read_run(tmp_path / "t").verdict.warnings
-    assert any(w.startswith("The locked test set was opened for decoder") for w in warnings)
+    run = read_run(tmp_path / "t")
+    assert any(w.startswith("The locked test set was opened for dec") for w in run.verdict.warnings)
+    splits = Splits(tuple(searched.subjects), (), ())
+    jobs = {job.trial: job.strategy for job in jobs_on_test_set(run.folder, run.config, splits)}
+    assert jobs["test-recommended"] == other
