@@ -64,11 +64,10 @@ def _models(
         console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
         return models
     purpose: Purpose = "search" if "explore" in run.dataset.get("splits", {}) else "finetune"
-    prepared = prepare(training_config(run.config, saved), console, purpose)
+    prepare(training_config(run.config, saved), console, purpose)
     left_out = len(run.test_subjects)
-    subjects = len({c.subject for c in prepared.cases}) - left_out
     console.print(
-        f"Training once more on {subjects} subjects"
+        f"Training once more on {len(run.subjects)} subjects"
         + (f"; {left_out} of the test set stay out." if left_out else "."),
         highlight=False,
     )

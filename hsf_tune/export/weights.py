@@ -12,7 +12,6 @@ from hashlib import sha256
 import torch
 
 from hsf_tune.config import Config
-from hsf_tune.data.cases import find_cases
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError
 from hsf_tune.finetuning.finished import (
@@ -80,10 +79,11 @@ def training_config(config: Config, saved: SavedStrategy) -> Config:
 
 
 def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> TrialSpec:
-    """The trial that trains on every subject outside the test set."""
-    test = set(run.test_subjects)
-    subjects = sorted({c.subject for c in find_cases(config.datasets)} - test)
-    split = Split(EXPORT, 1, tuple(subjects), ())
-    parts = [strategy_key(saved.strategy), str(saved.seed), *subjects, config.lightning.precision]
+    """The trial that trains on every subject that the run used, outside the test set.
+
+    Subjects that came to the dataset later, or were in no part of it, stay out.
+    """
+    split = Split(EXPORT, 1, run.subjects, ())
+    parts = [strategy_key(saved.strategy), str(saved.seed), *run.subjects, config.lightning.precision]
     number = sha256("\n".join(parts).encode()).hexdigest()[:8]
     return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)

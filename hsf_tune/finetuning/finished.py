@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from hsf_tune.config import Config, config_from_dict
+from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
 from hsf_tune.records import Records
@@ -63,6 +64,15 @@ class FinishedRun:
     def test_subjects(self) -> tuple[str, ...]:
         """The locked test set; () where there is none."""
         return tuple(self.dataset.get("splits", {}).get("test", ()))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Those that train or validate somewhere in the run, in no case the test set."""
+        splits = self.dataset.get("splits", {})
+        plain = splits.get("explore") or [s for s in [splits.get("finetune")] if s]
+        used = [Split.from_dict(split) for split in plain] or [self.saved.split]
+        named = {s for split in used for s in (*split.train, *split.validate)}
+        return tuple(sorted(named - set(self.test_subjects)))
 
     def models_of(self, strategy: Mapping[str, Any]) -> list[TrainedModel]:
         """Last epoch's weights of every finished trial of a strategy that are still there."""
