@@ -13,9 +13,10 @@ import torch
 
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import ModelError
+from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.finetuning.finished import (
     EXPORT,
+    EXPORTED_STRATEGY,
     FinishedRun,
     TrainedModel,
     choose_bag,
@@ -23,7 +24,7 @@ from hsf_tune.finetuning.finished import (
 )
 from hsf_tune.finetuning.fit import FINAL, TrialSpec, fit
 from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
-from hsf_tune.records import Event
+from hsf_tune.records import Event, write_text
 
 
 def train_single(
@@ -47,6 +48,7 @@ def train_single(
     config = training_config(run.config, saved)
     spec = single_spec(run, saved, config)
     folder = run.folder / EXPORT / spec.trial
+    write_text(folder / EXPORTED_STRATEGY, strategy_key(saved.strategy))
     fit(config, spec, folder, on_event, threads=threads)
     train = tuple(spec.split.train)
     return TrainedModel(folder / FINAL, spec.trial, EXPORT, 1, spec.seed, train)
@@ -67,6 +69,21 @@ def fold_models(run: FinishedRun, saved: SavedStrategy) -> list[TrainedModel]:
             )
         raise no_weights(run)
     return bag
+
+
+def require_same_base(run: FinishedRun, saved: SavedStrategy) -> None:
+    """Whether a strategy was found with the base model of the run that exports it.
+
+    Raises:
+        ConfigError: it was not; the network trained here would be another than its scores' one.
+    """
+    if saved.base_sha256 != run.saved.base_sha256:
+        raise ConfigError(
+            f"The strategy was found with the base model {saved.base_name}"
+            f" ({saved.base_sha256[:12]}), but {run.folder.name} trains"
+            f" {run.saved.base_name} ({run.saved.base_sha256[:12]}); expected the same. Name a"
+            " strategy of this run's base model: --strategy FILE, or export the run it comes from."
+        )
 
 
 def training_config(config: Config, saved: SavedStrategy) -> Config:

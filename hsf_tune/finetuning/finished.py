@@ -21,6 +21,7 @@ from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_
 from hsf_tune.records import Records
 
 RECORDS, STRATEGY = "trials.jsonl", "best_strategy.yaml"
+EXPORTED_STRATEGY = "strategy.json"  # beside exported weights: the key of their strategy
 EXPORT = "export"  # folder and phase of the model that is trained on every subject
 _PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag
 
@@ -151,13 +152,17 @@ def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:
 def best_weights(run: FinishedRun) -> Path:
     """The one file of weights that stands for a run.
 
-    The exported model, trained on every subject, where there is one; else the recommended
+    The recommended strategy's exported model, trained on every subject, where there is one; else the recommended
     trial's own; else a fold model of the recommended strategy.
 
     Raises:
         ModelError: none is left.
     """
-    exported = [p.parent / "final.safetensors" for p in run.folder.glob(f"{EXPORT}/*/ended.json")]
+    exported = [
+        path.parent / "final.safetensors"
+        for path in run.folder.glob(f"{EXPORT}/*/ended.json")
+        if strategy_of_export(path.parent) == strategy_key(run.saved.strategy)
+    ]
     models = run.models_of(run.saved.strategy)
     own = [m.path for m in models if m.trial == run.saved.trial]
     candidates = [
@@ -168,6 +173,12 @@ def best_weights(run: FinishedRun) -> Path:
     if not candidates:
         raise no_weights(run)
     return candidates[0]
+
+
+def strategy_of_export(folder: Path) -> str | None:
+    """`strategy_key` of what an export trained in a folder; None where it was not written down."""
+    path = folder / EXPORTED_STRATEGY
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def no_weights(run: FinishedRun) -> ModelError:

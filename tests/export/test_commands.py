@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ import yaml
 
 from hsf_tune.cli import export, predict
 from hsf_tune.finetuning.finished import FinishedRun
+from hsf_tune.finetuning.strategy import save_strategy
 from hsf_tune.records import Records
 from hsf_tune.tracking import sync_folder
 
@@ -124,6 +126,16 @@ def test_export_says_where_it_went_and_refuses_to_repeat(
     words = (run.folder, "--as", "bag", "--to", model, "--no-tracking")
     assert called(export.main, *words) == 1
     assert "an export needs one of its own" in " ".join(capsys.readouterr().err.split())
+
+
+def test_strategy_of_another_base_model_is_refused(
+    run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This run's base would be trained, and the model card would name the other."""
+    save_strategy(tmp_path / "theirs.yaml", replace(run.saved, base_sha256="feedbeef"))
+    words = (run.folder, "--strategy", tmp_path / "theirs.yaml", "--to", tmp_path / "models")
+    assert called(export.main, *words, "--as", "bag", "--no-tracking") == 1
+    assert "expected the same. Name a strategy" in " ".join(capsys.readouterr().err.split())
 
 
 def test_exported_model_is_registered_with_its_run(
