@@ -6,7 +6,7 @@ import argparse
 import glob
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,7 +61,7 @@ def _crop(words: list[str]) -> int:
     keep = side_mapping(args.left, args.right)
     config = args.to / f"{args.name}.yaml"
     _require_free([config, *(p for head in heads for p in _outputs(args, head).values())])
-    names = dict(enumerate(args.names.split(","), start=1)) if args.names else {}
+    names = label_names(args.names, keep)
     values: set[int] = set()
     failed = 0
     for number, head in enumerate(heads, start=1):
@@ -73,8 +73,14 @@ def _crop(words: list[str]) -> int:
             console.print(f"  [red]Not cut:[/] {error}", highlight=False)
     if not values:
         raise DataError("No crop with labels was written. Correct what is said above.")
-    by_value = {v: names[i] for i, v in enumerate(sorted(values), start=1) if i in names}
+    by_value = names_of_values(names, keep, values)
     write_text(config, dataset_yaml(args.name, sorted(values), by_value, SIDES))
+    if names and not by_value:
+        raise DataError(
+            f"--names gives {len(names)} names, but the crops hold {len(values)} labels"
+            f" ({sorted(values)}); expected as many. They are numbered in {config}: correct"
+            " labels_names there."
+        )
     console.print(
         f"{len(heads) - failed} of {len(heads)} heads cut. Labels {sorted(values)}. Check {config},"
         f" then: python scripts/check.py datasets={config}",
@@ -188,6 +194,32 @@ def side_mapping(left: str | None, right: str | None) -> dict[Side, dict[int, in
     return {side: dict(zip(own, common, strict=True)) for side, own in values.items()}
 
 
+def label_names(text: str | None, keep: Mapping[Side, Mapping[int, int]]) -> list[str]:
+    """The words of --names, [] without.
+
+    Raises:
+        ConfigError: --left declares more labels, or fewer.
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    if names and keep and len(names) != len(keep["left"]):
+        raise ConfigError(
+            f"--names {text} gives {len(names)} names, --left and --right {len(keep['left'])}"
+            " labels; expected as many, in the same order."
+        )
+    return names
+
+
+def names_of_values(
+    names: Sequence[str], keep: Mapping[Side, Mapping[int, int]], found: Iterable[int]
+) -> dict[int, str]:
+    """Label value -> name: of the declared values, else of those found, by rising value.
+
+    {} where there are more or fewer names than values.
+    """
+    values = list(keep["left"].values()) if keep else sorted(found)
+    return dict(zip(values, names, strict=True)) if len(values) == len(names) else {}
+
+
 def _numbers(text: str) -> list[int]:
     """'1-3,7' as [1, 2, 3, 7]."""
     found: list[int] = []
@@ -256,7 +288,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--contrast", choices=("t1", "t2"), default="t2", help="of the MRI; default: t2")
     add("--left", metavar="1-7", help="label values of the left side, where one file has both")
     add("--right", metavar="101-107", help="of the right side, in the same order")
-    add("--names", metavar="DG,CA1,...", help="of the labels, by rising value")
+    add("--names", metavar="DG,CA1,...", 
+        help="of the labels: in the order of --left, else by rising value")  # fmt: skip
     add("--name", default="crops", help="of the dataset; default: crops")
     add("--mask", default=MASK_PATTERN, metavar="PATTERN",
         help=f"brain mask in the MRI's folder, as HSF; default: {MASK_PATTERN}")  # fmt: skip

@@ -12,7 +12,13 @@ import yaml
 
 from hsf_tune.cli import crop as command
 from hsf_tune.cli.compose import compose_config, parse_overrides
-from hsf_tune.cli.crop import find_heads, side_mapping, warnings_of
+from hsf_tune.cli.crop import (
+    find_heads,
+    label_names,
+    names_of_values,
+    side_mapping,
+    warnings_of,
+)
 from hsf_tune.data.cases import find_cases
 from hsf_tune.data.crop import (
     PRESETS,
@@ -67,6 +73,17 @@ def test_side_values_that_can_not_be_meant_are_refused(left, right, sentence):
     """Before any head is registered."""
     with pytest.raises(ConfigError, match=sentence):
         side_mapping(left, right)
+
+
+def test_names_belong_to_the_declared_values():
+    """Where no head has the second label, the third keeps its name."""
+    keep = side_mapping("1-3", "101-103")
+    names = label_names("DG, CA1,SUB", keep)
+    assert names_of_values(names, keep, {1, 3}) == {1: "DG", 2: "CA1", 3: "SUB"}
+    assert names_of_values(names, {}, {7, 5, 9}) == {5: "DG", 7: "CA1", 9: "SUB"}
+    assert names_of_values(names, {}, {5, 9}) == {}, "whose the names are can't be known"
+    with pytest.raises(ConfigError, match="gives 2 names, --left and --right 3 labels"):
+        label_names("DG,CA1", keep)
 
 
 def test_voxels_outside_the_box_are_counted_on_their_own_side():
