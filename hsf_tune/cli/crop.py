@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,7 +25,7 @@ from hsf_tune.data.crop import (
     write_image,
 )
 from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
-from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem
+from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem, subject_of
 from hsf_tune.errors import ConfigError, DataError
 from hsf_tune.records import write_text
 
@@ -57,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
 def _crop(words: list[str]) -> int:
     args = _parser().parse_args(words)
     console = Console(soft_wrap=True)
-    heads = find_heads(args.mri, args.label, args.mask)
+    heads = find_heads(args.mri, args.label, args.mask, args.subject)
     keep = side_mapping(args.left, args.right)
     config = args.to / f"{args.name}.yaml"
     _require_free([config, *(p for head in heads for p in _outputs(args, head).values())])
@@ -65,7 +66,7 @@ def _crop(words: list[str]) -> int:
     values: set[int] = set()
     failed = 0
     for number, head in enumerate(heads, start=1):
-        console.print(f"{number}/{len(heads)}  {head.mri}", highlight=False)
+        console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False)
         try:
             values |= _cut_one(args, head, keep, console)
         except DataError as error:  # the other heads are not held up by one
@@ -133,24 +134,36 @@ def warnings_of(crop: Crop) -> list[str]:
     return found
 
 
-def find_heads(mri: str, label: str, mask: str) -> list[Head]:
+def find_heads(mri: str, label: str, mask: str, subject: str | None = None) -> list[Head]:
     """The heads that a pattern finds, each with its labels and a brain mask if there is one.
 
     Args:
         mri: glob; `**` stands for any folders.
         label: glob in the MRI's own folder; may hold {stem}, {subject} and {side}.
         mask: glob in the MRI's own folder; what is a label map is no mask.
+        subject: expression whose first group, or whole match, in an MRI's path is the subject;
+            without it, the path's `sub-` entity or the first folder that the glob leaves open.
 
     Raises:
         DataError: no MRI, or not exactly one label map for each; all faults in one message.
     """
-    paths = [Path(p) for p in sorted(glob.glob(str(Path(mri).expanduser()), recursive=True))]
+    pattern = Path(mri).expanduser()
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts))
+    regex = _expression(subject)
+    paths = [Path(p) for p in sorted(glob.glob(str(pattern), recursive=True))]
     heads, faults = [], []
     for path in (p for p in paths if is_nifti(p)):
-        subject = _subject_of(path)
+        who = _subject_of(path, fixed, regex)
+        if who is None:
+            expected = f"a match of --subject {subject}" if subject else "a folder for each subject"
+            faults.append(
+                f"{path} does not say whose MRI it is; expected {expected}. Name the subject's part"
+                r" of the path: --subject '/(\w+)/t1', for example."
+            )
+            continue
         labels: dict[Side, Path] = {}
         for side in SIDES:
-            wanted = _filled(label, stem(path), subject, side)
+            wanted = _filled(label, stem(path), who, side)
             found = [p for p in sorted(path.parent.glob(wanted)) if p != path and is_nifti(p)]
             if len(found) == 1:
                 labels[side] = found[0]
@@ -160,7 +173,7 @@ def find_heads(mri: str, label: str, mask: str) -> list[Head]:
                     " expected one. Correct --label; {stem} stands for the MRI's name."
                 )
         masks = [p for p in path.parent.glob(mask) if p not in labels.values()]
-        heads.append(Head(path, subject, labels, sorted(masks)[0] if masks else None))
+        heads.append(Head(path, who, labels, sorted(masks)[0] if masks else None))
     if faults:
         raise DataError("\n".join(dict.fromkeys(faults)))
     if not heads:
@@ -243,9 +256,21 @@ def _filled(pattern: str, name: str, subject: str, side: str) -> str:
     return re.sub(r"\{(stem|subject|side)\}", lambda hit: values[hit.group()], pattern)
 
 
-def _subject_of(mri: Path) -> str:
-    """BIDS `sub-` entity of the path, else the name of the MRI's folder."""
-    return bids_subject(mri.as_posix()) or mri.resolve().parent.name
+def _expression(subject: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(subject) if subject else None
+    except re.error as error:
+        raise ConfigError(
+            f"--subject {subject} is no regular expression ({error}). Correct it; its first group"
+            " names the subject."
+        ) from error
+
+
+def _subject_of(mri: Path, fixed: Path, regex: re.Pattern[str] | None) -> str | None:
+    """By the expression, else BIDS `sub-` entity of the path, else first folder below `fixed`."""
+    if regex is not None:
+        return subject_of(mri, regex)
+    return bids_subject(mri.as_posix()) or subject_of(mri.relative_to(fixed), None)
 
 
 def _outputs(args: argparse.Namespace, head: Head) -> dict[str, Path]:
@@ -264,8 +289,8 @@ def _require_free(paths: Iterable[Path]) -> None:
             raise ConfigError(f"{path} exists; nothing was written. Choose another folder: --to.")
         if path in seen:
             raise ConfigError(
-                f"{path} would be written for two heads, as subject and name are alike. Put each"
-                " subject in a folder of its own, or cut them into different folders."
+                f"{path} would be written for two heads, as subject and name are alike. Name"
+                " the subjects with --subject, or cut the heads into different folders."
             )
         seen.add(path)
 
@@ -288,8 +313,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--contrast", choices=("t1", "t2"), default="t2", help="of the MRI; default: t2")
     add("--left", metavar="1-7", help="label values of the left side, where one file has both")
     add("--right", metavar="101-107", help="of the right side, in the same order")
-    add("--names", metavar="DG,CA1,...", 
+    add("--names", metavar="DG,CA1,...",
         help="of the labels: in the order of --left, else by rising value")  # fmt: skip
+    add("--subject", metavar="REGEX", help="its first group in the MRI's path is the subject;"
+        " default: sub-NAME, else the first folder that --mri leaves open")  # fmt: skip
     add("--name", default="crops", help="of the dataset; default: crops")
     add("--mask", default=MASK_PATTERN, metavar="PATTERN",
         help=f"brain mask in the MRI's folder, as HSF; default: {MASK_PATTERN}")  # fmt: skip

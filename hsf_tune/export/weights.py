@@ -101,6 +101,8 @@ def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> Trial
     Subjects that came to the dataset later, or were in no part of it, stay out.
     """
     split = Split(EXPORT, 1, run.subjects, ())
-    parts = [strategy_key(saved.strategy), str(saved.seed), *run.subjects, config.lightning.precision]
-    number = sha256("\n".join(parts).encode()).hexdigest()[:8]
+    about = [strategy_key(saved.strategy), str(saved.seed)]
+    number = sha256(
+        "\n".join([*about, *run.subjects, config.lightning.precision]).encode()
+    ).hexdigest()[:8]
     return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)

@@ -145,6 +145,22 @@ def test_heads_are_found_with_labels_and_masks(tmp_path):
         find_heads(f"{tmp_path}/nobody/*.nii.gz", "*", "*")
 
 
+def test_a_session_is_no_subject(tmp_path):
+    """p01/ses1 and p02/ses1 are two people: their folders, or what --subject finds, are."""
+    for name in ("p01/ses1", "p02/ses1"):
+        for file in ("t1.nii.gz", "seg.nii.gz"):
+            save(tmp_path / name / file, np.zeros((2, 2, 2), np.uint8))
+    every = (f"{tmp_path}/*/*/t1.nii.gz", "seg.nii.gz", "*mask.nii.gz")
+    assert [head.subject for head in find_heads(*every)] == ["p01", "p02"]
+    assert [head.subject for head in find_heads(*every, r"/p(\d+)/")] == ["01", "02"]
+    with pytest.raises(DataError, match="expected a match of --subject x"):
+        find_heads(*every, "x")
+    with pytest.raises(ConfigError, match="no regular expression"):
+        find_heads(*every, "(")
+    with pytest.raises(DataError, match="whose MRI it is; expected a folder for each subject"):
+        find_heads(f"{tmp_path}/p01/ses1/t1.nii.gz", *every[1:])
+
+
 def test_dataset_yaml_finds_the_crops(tmp_path):
     """What is written beside the crops is a dataset as it stands."""
     for side in ("left", "right"):

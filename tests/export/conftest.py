@@ -101,6 +101,7 @@ def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
     save_strategy(folder / "best_strategy.yaml", saved)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
     cases = [{"dataset": "balls", "subject": s, "pattern": "left_t1"} for s in SUBJECTS]
-    dataset = {"key": "0123", "cases": cases, "splits": {"test": [SUBJECTS[2]], "explore": explored}}
+    splits = {"test": [SUBJECTS[2]], "explore": explored}
+    dataset = {"key": "0123", "cases": cases, "splits": splits}
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return open_run(folder)
