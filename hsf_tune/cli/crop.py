@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from hsf_tune.cli.shell import run_command
 from hsf_tune.data.crop import (
@@ -63,27 +64,32 @@ def _crop(words: list[str]) -> int:
     config = args.to / f"{args.name}.yaml"
     _require_free([config, *(p for head in heads for p in _outputs(args, head).values())])
     names = label_names(args.names, keep)
-    values: set[int] = set()
+    cut_values: dict[Side, set[int]] = {}
     failed = 0
-    for number, head in enumerate(heads, start=1):
-        console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False)
-        try:
-            values |= _cut_one(args, head, keep, console)
-        except DataError as error:  # the other heads are not held up by one
-            failed += 1
-            console.print(f"  [red]Not cut:[/] {error}", highlight=False)
+    try:
+        for number, head in enumerate(heads, start=1):
+            console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False)
+            try:
+                _cut_one(args, head, keep, cut_values, console)
+            except DataError as error:  # the other heads are not held up by one
+                failed += 1
+                console.print("  [red]Not cut:[/]", escape(str(error)), highlight=False)
+    finally:  # after Ctrl-C too: the crops that are there are a dataset
+        values = sorted(set().union(*cut_values.values()))
+        by_value = names_of_values(names, keep, values)
+        if values:
+            sides = [side for side in SIDES if side in cut_values]
+            write_text(config, dataset_yaml(args.name, values, by_value, sides))
     if not values:
         raise DataError("No crop with labels was written. Correct what is said above.")
-    by_value = names_of_values(names, keep, values)
-    write_text(config, dataset_yaml(args.name, sorted(values), by_value, SIDES))
     if names and not by_value:
         raise DataError(
             f"--names gives {len(names)} names, but the crops hold {len(values)} labels"
-            f" ({sorted(values)}); expected as many. They are numbered in {config}: correct"
+            f" ({values}); expected as many. They are numbered in {config}: correct"
             " labels_names there."
         )
     console.print(
-        f"{len(heads) - failed} of {len(heads)} heads cut. Labels {sorted(values)}. Check {config},"
+        f"{len(heads) - failed} of {len(heads)} heads cut. Labels {values}. Check {config},"
         f" then: python scripts/check.py datasets={config}",
         highlight=False,
     )
@@ -94,23 +100,22 @@ def _cut_one(
     args: argparse.Namespace,
     head: Head,
     keep: Mapping[Side, Mapping[int, int]],
+    cut_values: dict[Side, set[int]],
     console: Console,
-) -> set[int]:
-    """Write both sides of a head; the label values found."""
+) -> None:
+    """Write both sides of a head; add the label values of each crop once it is there."""
     for label in set(head.labels.values()):
         require_same_grid(head.mri, label)
     located = locate(head.mri, PRESETS[args.preset], args.contrast, head.mask)
-    found: set[int] = set()
     paths = _outputs(args, head)
     for crop in cut(located, head.labels, keep):
         for warning in warnings_of(crop):
             console.print(f"  [yellow]Warning:[/] {warning}", highlight=False)
         if not crop.values:
             continue
+        write_image(crop.labels, paths[f"{crop.side} labels"])  # an image is never without
         write_image(crop.image, paths[f"{crop.side} image"])
-        write_image(crop.labels, paths[f"{crop.side} labels"])
-        found |= set(crop.values)
-    return found
+        cut_values.setdefault(crop.side, set()).update(crop.values)
 
 
 def warnings_of(crop: Crop) -> list[str]:

@@ -186,6 +186,70 @@ def test_dataset_yaml_finds_the_crops(tmp_path):
     assert config.finetuning.out_channels == 3
 
 
+class Image:
+    """As much of an ANTs image as is used here."""
+
+    orientation = "LPI"
+
+    def __init__(self, values):
+        self.values = values
+
+    def numpy(self):
+        return self.values
+
+    def new_image_like(self, values):
+        return Image(values)
+
+    def astype(self, kind):
+        return self
+
+
+class Tools:
+    """As much of ANTs, and of ROILoc's locator, as is used here."""
+
+    coords = {"right": [0, 0, 0, 4, 8, 8], "left": [4, 0, 0, 8, 8, 8]}  # noqa: RUF012
+
+    def __init__(self, **_):
+        pass
+
+    def image_read(self, path, **_):
+        if "broken" in path:
+            raise RuntimeError("ITK ERROR: [inflate] failed")
+        return Image(np.asarray(nib.load(path).dataobj))
+
+    def crop_indices(self, image, low, high):
+        return image
+
+    def image_write(self, image, path):
+        Path(path).touch()
+
+    def fit(self, image):
+        pass
+
+    def transform(self, image):
+        if image.numpy().max() == 9:
+            raise KeyboardInterrupt
+        return image, image
+
+
+@pytest.mark.parametrize(("second", "code"), [("sub-02/broken", 1), ("sub-02/stop", 130)])
+def test_crops_that_are_there_are_a_dataset(tmp_path, monkeypatch, capsys, second, code):
+    """Though ITK refuses the next head, or the user stops."""
+    monkeypatch.setattr("hsf_tune.data.crop._tools", lambda: (Tools(), Tools))
+    for name, value in (("sub-01/head", 1), (second, 9)):
+        values = np.full((8, 8, 8), value, np.uint8)
+        save(tmp_path / f"{name}_t1.nii.gz", values)
+        save(tmp_path / f"{name}_seg.nii.gz", values)
+    words = ["--mri", f"{tmp_path}/sub-*/*_t1.nii.gz", "--label", "*_seg.nii.gz"]
+    with pytest.raises(SystemExit) as end:
+        command.main([*words, "--to", str(tmp_path / "crops")])
+    assert end.value.code == code
+    assert ("[inflate] failed" in capsys.readouterr().out) == (code == 1)
+    dataset = yaml.safe_load((tmp_path / "crops" / "crops.yaml").read_text())
+    assert dataset["datasets"]["crops"]["labels"] == {1: 1}
+    assert set(dataset["datasets"]["crops"]["patterns"]) == {"left", "right"}
+
+
 @pytest.mark.skipif(bool(HAS_ANTS), reason="ANTs is installed here")
 def test_missing_extra_is_said_in_a_sentence(tmp_path, capsys):
     """With the command that installs it."""
