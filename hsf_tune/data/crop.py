@@ -258,7 +258,7 @@ def _tools() -> tuple[Any, Any]:
     except ImportError as error:
         raise HsfTuneError(
             f"Cutting crops needs ROILoc and ANTs ({error}). Install them, best in an environment of"
-            " their own, as ANTs asks for an older numpy: pip install 'hsf_tune[crop]'."
+            " their own, as ANTs asks for an older numpy. From the clone: pip install -e '.[crop]'"
         ) from error
     return ants, RoiLocator
 

@@ -259,7 +259,7 @@ def test_missing_extra_is_said_in_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         command.main([*words, "--to", str(tmp_path / "crops")])
     assert end.value.code == 1
-    assert "pip install 'hsf_tune[crop]'" in " ".join(capsys.readouterr().err.split())
+    assert "pip install -e '.[crop]'" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.skipif(not HAS_ANTS, reason="needs the extra hsf_tune[crop] (ANTs, ROILoc)")
