@@ -93,7 +93,8 @@ def _segment(
     probabilities = predict(segmenter.predictors, image, views)
     _save(to_original(segmenter.to_labels(probabilities), grid), mri, grid, paths["labels"])
     if "uncertainty" in paths:
-        _save(to_original(uncertainty(probabilities), grid), mri, grid, paths["uncertainty"])
+        doubt = uncertainty(segmenter.merged(probabilities))
+        _save(to_original(doubt, grid), mri, grid, paths["uncertainty"])
     if truth is None:
         return []
     subject = bids_subject(mri.as_posix()) or mri.absolute().parent.name
