@@ -183,6 +183,13 @@ def test_contrast_is_read_from_the_patterns(run: FinishedRun) -> None:
     assert "roiloc.contrast=t2" in hsf_command(Path("/x"), "n", "t2")
 
 
+def test_pattern_matches_heads_and_not_what_hsf_writes_beside_them(exported: Exported) -> None:
+    """Called again, HSF would take its own crops for heads."""
+    assert "files.pattern=**/*_T1w.nii.gz" in exported.command
+    assert "files.pattern=**/*_T2w.nii.gz" in hsf_command(Path("/x"), "n", "t2")
+    assert "must match whole heads only" in (exported.folder / "README.md").read_text()
+
+
 def test_run_folder_and_file_segment_alike(
     run: FinishedRun, single: TrainedModel, exported: Exported
 ) -> None:
