@@ -44,7 +44,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an exported folder")
     parser.add_argument("mri", type=Path, help="whole-head MRI, .nii.gz")
     parser.add_argument("--venv", type=Path, default=Path("/tmp/hsf-venv"))
-    parser.add_argument("--to", type=Path, help="work in a new folder here; default: beside the venv")
+    parser.add_argument(
+        "--to", type=Path, help="work in a new folder here; default: beside the venv"
+    )
     parser.add_argument("--contrast", choices=("t1", "t2"), default="t1")
     parser.add_argument("options", nargs="*", help="further options of hsf")
     args = parser.parse_intermixed_args()
