@@ -34,13 +34,13 @@ def train_single(
     *,
     threads: int = 1,
 ) -> TrainedModel:
-    """Train a strategy on every subject outside the test set.
+    """Train a strategy on every subject that the run used, outside the test set.
 
     The state is kept in the run's `export/`, so that an interrupted training goes on, and
     a finished one is not repeated.
 
     Raises:
-        ModelError: the strategy is the unchanged base model.
+        ModelError: the strategy is the unchanged base model, or no subject is left.
         HsfTuneError: the data or the base model can't be used.
     """
     if not saved.strategy:
@@ -99,7 +99,15 @@ def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> Trial
     """The trial that trains on every subject that the run used, outside the test set.
 
     Subjects that came to the dataset later, or were in no part of it, stay out.
+
+    Raises:
+        ModelError: each of them has a case in the test set.
     """
+    if not run.subjects:
+        raise ModelError(
+            f"{run.folder} trained on no subject outside its test set, so that no network can be"
+            " trained for export. Take the one there is: --as bag."
+        )
     split = Split(EXPORT, 1, run.subjects, ())
     about = [strategy_key(saved.strategy), str(saved.seed)]
     number = sha256(
