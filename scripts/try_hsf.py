@@ -13,6 +13,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -43,19 +44,26 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="an exported folder")
     parser.add_argument("mri", type=Path, help="whole-head MRI, .nii.gz")
     parser.add_argument("--venv", type=Path, default=Path("/tmp/hsf-venv"))
-    parser.add_argument("--to", type=Path, help="work here; default: beside the venv")
+    parser.add_argument(
+        "--to", type=Path, help="work in a new folder here; default: beside the venv"
+    )
     parser.add_argument("--contrast", choices=("t1", "t2"), default="t1")
     parser.add_argument("options", nargs="*", help="further options of hsf")
     args = parser.parse_intermixed_args()
-    work = (args.to or args.venv.parent / "hsf-work").resolve() / args.folder.name
-    shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work = fresh_folder(args.to or args.venv.parent / "hsf-work", args.folder.resolve().name)
     mri = Path(shutil.copy(args.mri, work / args.mri.name))
     began_s = time.perf_counter()
     run_hsf(hsf_python(args.venv), args.folder.resolve(), mri, args.contrast, args.options)
     print(f"hsf took {time.perf_counter() - began_s:.0f} s")
     for line in check(args.folder, mri):
         print(line)
+    print(f"Work: {work}")
+
+
+def fresh_folder(to: Path, name: str) -> Path:
+    """A new folder below `to`; nothing that lies there is touched."""
+    to.mkdir(parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=to.resolve()))
 
 
 def hsf_python(venv: Path) -> Path:

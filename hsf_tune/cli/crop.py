@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import glob
+import itertools
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from hsf_tune.cli.shell import run_command
 from hsf_tune.data.crop import (
@@ -24,7 +26,7 @@ from hsf_tune.data.crop import (
     write_image,
 )
 from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
-from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem
+from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem, subject_of
 from hsf_tune.errors import ConfigError, DataError
 from hsf_tune.records import write_text
 
@@ -57,26 +59,37 @@ def main(argv: list[str] | None = None) -> None:
 def _crop(words: list[str]) -> int:
     args = _parser().parse_args(words)
     console = Console(soft_wrap=True)
-    heads = find_heads(args.mri, args.label, args.mask)
+    heads = find_heads(args.mri, args.label, args.mask, args.subject)
     keep = side_mapping(args.left, args.right)
     config = args.to / f"{args.name}.yaml"
     _require_free([config, *(p for head in heads for p in _outputs(args, head).values())])
-    names = dict(enumerate(args.names.split(","), start=1)) if args.names else {}
-    values: set[int] = set()
+    names = label_names(args.names, keep)
+    cut_values: dict[Side, set[int]] = {}
     failed = 0
-    for number, head in enumerate(heads, start=1):
-        console.print(f"{number}/{len(heads)}  {head.mri}", highlight=False)
-        try:
-            values |= _cut_one(args, head, keep, console)
-        except DataError as error:  # the other heads are not held up by one
-            failed += 1
-            console.print(f"  [red]Not cut:[/] {error}", highlight=False)
+    try:
+        for number, head in enumerate(heads, start=1):
+            console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False)
+            try:
+                _cut_one(args, head, keep, cut_values, console)
+            except DataError as error:  # the other heads are not held up by one
+                failed += 1
+                console.print("  [red]Not cut:[/]", escape(str(error)), highlight=False)
+    finally:  # after Ctrl-C too: the crops that are there are a dataset
+        values = sorted(set().union(*cut_values.values()))
+        by_value = names_of_values(names, keep, values)
+        if values:
+            sides = [side for side in SIDES if side in cut_values]
+            write_text(config, dataset_yaml(args.name, values, by_value, sides))
     if not values:
         raise DataError("No crop with labels was written. Correct what is said above.")
-    by_value = {v: names[i] for i, v in enumerate(sorted(values), start=1) if i in names}
-    write_text(config, dataset_yaml(args.name, sorted(values), by_value, SIDES))
+    if names and not by_value:
+        raise DataError(
+            f"--names gives {len(names)} names, but the crops hold {len(values)} labels"
+            f" ({values}); expected as many. They are numbered in {config}: correct"
+            " labels_names there."
+        )
     console.print(
-        f"{len(heads) - failed} of {len(heads)} heads cut. Labels {sorted(values)}. Check {config},"
+        f"{len(heads) - failed} of {len(heads)} heads cut. Labels {values}. Check {config},"
         f" then: python scripts/check.py datasets={config}",
         highlight=False,
     )
@@ -87,23 +100,22 @@ def _cut_one(
     args: argparse.Namespace,
     head: Head,
     keep: Mapping[Side, Mapping[int, int]],
+    cut_values: dict[Side, set[int]],
     console: Console,
-) -> set[int]:
-    """Write both sides of a head; the label values found."""
+) -> None:
+    """Write both sides of a head; add the label values of each crop once it is there."""
     for label in set(head.labels.values()):
         require_same_grid(head.mri, label)
     located = locate(head.mri, PRESETS[args.preset], args.contrast, head.mask)
-    found: set[int] = set()
     paths = _outputs(args, head)
     for crop in cut(located, head.labels, keep):
         for warning in warnings_of(crop):
             console.print(f"  [yellow]Warning:[/] {warning}", highlight=False)
         if not crop.values:
             continue
+        write_image(crop.labels, paths[f"{crop.side} labels"])  # an image is never without
         write_image(crop.image, paths[f"{crop.side} image"])
-        write_image(crop.labels, paths[f"{crop.side} labels"])
-        found |= set(crop.values)
-    return found
+        cut_values.setdefault(crop.side, set()).update(crop.values)
 
 
 def warnings_of(crop: Crop) -> list[str]:
@@ -127,24 +139,36 @@ def warnings_of(crop: Crop) -> list[str]:
     return found
 
 
-def find_heads(mri: str, label: str, mask: str) -> list[Head]:
+def find_heads(mri: str, label: str, mask: str, subject: str | None = None) -> list[Head]:
     """The heads that a pattern finds, each with its labels and a brain mask if there is one.
 
     Args:
         mri: glob; `**` stands for any folders.
         label: glob in the MRI's own folder; may hold {stem}, {subject} and {side}.
         mask: glob in the MRI's own folder; what is a label map is no mask.
+        subject: expression whose first group, or whole match, in an MRI's path is the subject;
+            without it, the path's `sub-` entity or the first folder that the glob leaves open.
 
     Raises:
         DataError: no MRI, or not exactly one label map for each; all faults in one message.
     """
-    paths = [Path(p) for p in sorted(glob.glob(str(Path(mri).expanduser()), recursive=True))]
+    pattern = Path(mri).expanduser()
+    fixed = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), pattern.parent.parts))
+    regex = _expression(subject)
+    paths = [Path(p) for p in sorted(glob.glob(str(pattern), recursive=True))]
     heads, faults = [], []
     for path in (p for p in paths if is_nifti(p)):
-        subject = _subject_of(path)
+        who = _subject_of(path, fixed, regex)
+        if who is None:
+            expected = f"a match of --subject {subject}" if subject else "a folder for each subject"
+            faults.append(
+                f"{path} does not say whose MRI it is; expected {expected}. Name the subject's part"
+                r" of the path: --subject '/(\w+)/t1', for example."
+            )
+            continue
         labels: dict[Side, Path] = {}
         for side in SIDES:
-            wanted = _filled(label, stem(path), subject, side)
+            wanted = _filled(label, stem(path), who, side)
             found = [p for p in sorted(path.parent.glob(wanted)) if p != path and is_nifti(p)]
             if len(found) == 1:
                 labels[side] = found[0]
@@ -154,7 +178,7 @@ def find_heads(mri: str, label: str, mask: str) -> list[Head]:
                     " expected one. Correct --label; {stem} stands for the MRI's name."
                 )
         masks = [p for p in path.parent.glob(mask) if p not in labels.values()]
-        heads.append(Head(path, subject, labels, sorted(masks)[0] if masks else None))
+        heads.append(Head(path, who, labels, sorted(masks)[0] if masks else None))
     if faults:
         raise DataError("\n".join(dict.fromkeys(faults)))
     if not heads:
@@ -188,6 +212,32 @@ def side_mapping(left: str | None, right: str | None) -> dict[Side, dict[int, in
     return {side: dict(zip(own, common, strict=True)) for side, own in values.items()}
 
 
+def label_names(text: str | None, keep: Mapping[Side, Mapping[int, int]]) -> list[str]:
+    """The words of --names, [] without.
+
+    Raises:
+        ConfigError: --left declares more labels, or fewer.
+    """
+    names = [name.strip() for name in text.split(",")] if text else []
+    if names and keep and len(names) != len(keep["left"]):
+        raise ConfigError(
+            f"--names {text} gives {len(names)} names, --left and --right {len(keep['left'])}"
+            " labels; expected as many, in the same order."
+        )
+    return names
+
+
+def names_of_values(
+    names: Sequence[str], keep: Mapping[Side, Mapping[int, int]], found: Iterable[int]
+) -> dict[int, str]:
+    """Label value -> name: of the declared values, else of those found, by rising value.
+
+    {} where there are more or fewer names than values.
+    """
+    values = list(keep["left"].values()) if keep else sorted(found)
+    return dict(zip(values, names, strict=True)) if len(values) == len(names) else {}
+
+
 def _numbers(text: str) -> list[int]:
     """'1-3,7' as [1, 2, 3, 7]."""
     found: list[int] = []
@@ -211,9 +261,21 @@ def _filled(pattern: str, name: str, subject: str, side: str) -> str:
     return re.sub(r"\{(stem|subject|side)\}", lambda hit: values[hit.group()], pattern)
 
 
-def _subject_of(mri: Path) -> str:
-    """BIDS `sub-` entity of the path, else the name of the MRI's folder."""
-    return bids_subject(mri.as_posix()) or mri.resolve().parent.name
+def _expression(subject: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(subject) if subject else None
+    except re.error as error:
+        raise ConfigError(
+            f"--subject {subject} is no regular expression ({error}). Correct it; its first group"
+            " names the subject."
+        ) from error
+
+
+def _subject_of(mri: Path, fixed: Path, regex: re.Pattern[str] | None) -> str | None:
+    """By the expression, else BIDS `sub-` entity of the path, else first folder below `fixed`."""
+    if regex is not None:
+        return subject_of(mri, regex)
+    return bids_subject(mri.as_posix()) or subject_of(mri.relative_to(fixed), None)
 
 
 def _outputs(args: argparse.Namespace, head: Head) -> dict[str, Path]:
@@ -232,8 +294,8 @@ def _require_free(paths: Iterable[Path]) -> None:
             raise ConfigError(f"{path} exists; nothing was written. Choose another folder: --to.")
         if path in seen:
             raise ConfigError(
-                f"{path} would be written for two heads, as subject and name are alike. Put each"
-                " subject in a folder of its own, or cut them into different folders."
+                f"{path} would be written for two heads, as subject and name are alike. Name"
+                " the subjects with --subject, or cut the heads into different folders."
             )
         seen.add(path)
 
@@ -256,7 +318,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--contrast", choices=("t1", "t2"), default="t2", help="of the MRI; default: t2")
     add("--left", metavar="1-7", help="label values of the left side, where one file has both")
     add("--right", metavar="101-107", help="of the right side, in the same order")
-    add("--names", metavar="DG,CA1,...", help="of the labels, by rising value")
+    add("--names", metavar="DG,CA1,...",
+        help="of the labels: in the order of --left, else by rising value")  # fmt: skip
+    add("--subject", metavar="REGEX", help="its first group in the MRI's path is the subject;"
+        " default: sub-NAME, else the first folder that --mri leaves open")  # fmt: skip
     add("--name", default="crops", help="of the dataset; default: crops")
     add("--mask", default=MASK_PATTERN, metavar="PATTERN",
         help=f"brain mask in the MRI's folder, as HSF; default: {MASK_PATTERN}")  # fmt: skip

@@ -17,7 +17,7 @@ from hsf_tune.data.checks import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
 from hsf_tune.export.hsf_config import check_name, shell_text
-from hsf_tune.export.weights import fold_models, train_single, training_config
+from hsf_tune.export.weights import fold_models, require_same_base, train_single, training_config
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel, open_run
 from hsf_tune.finetuning.strategy import MAX_EPOCHS, SavedStrategy, describe, load_strategy
 from hsf_tune.progress import Expected, Progress
@@ -42,6 +42,7 @@ def _export(words: list[str]) -> int:
     began_s = time.perf_counter()
     run = open_run(args.run)
     saved = load_strategy(args.strategy) if args.strategy else run.saved
+    require_same_base(run, saved)
     name = check_name(args.name or run.name)
     to = args.to or Path(run.config.datasets.output_path) / name
     console.print(f"Strategy: {describe(saved.strategy)}", highlight=False)
@@ -64,11 +65,10 @@ def _models(
         console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
         return models
     purpose: Purpose = "search" if "explore" in run.dataset.get("splits", {}) else "finetune"
-    prepared = prepare(training_config(run.config, saved), console, purpose)
+    prepare(training_config(run.config, saved), console, purpose)
     left_out = len(run.test_subjects)
-    subjects = len({c.subject for c in prepared.cases}) - left_out
     console.print(
-        f"Training once more on {subjects} subjects"
+        f"Training once more on {len(run.subjects)} subjects"
         + (f"; {left_out} of the test set stay out." if left_out else "."),
         highlight=False,
     )

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 
 from hsf_tune.cli.shell import run_command
-from hsf_tune.data.names import stem
+from hsf_tune.data.names import bids_subject, stem
 from hsf_tune.data.reading import Grid, read_image, read_labels, to_original
 from hsf_tune.errors import ConfigError, DataError, did_you_mean
 from hsf_tune.export.segmenter import Segmenter, open_segmenter
@@ -54,7 +54,9 @@ def _predict(words: list[str]) -> int:
             " one for each image, in the same order."
         )
     outputs = [_outputs(mri, args) for mri in args.mri]
-    _require_free([path for paths in outputs for path in paths.values()], args.overwrite)
+    table = (args.to or args.mri[0].parent) / "prediction_scores.csv"
+    written = [path for paths in outputs for path in paths.values()]
+    _require_free([*written, *([table] if args.reference else [])], args.overwrite)
     segmenter = open_segmenter(args.model)
     dataset = _dataset(segmenter, args.dataset)
     names = ", ".join(f"{k} {v}" for k, v in segmenter.labels.outputs.items())
@@ -67,7 +69,8 @@ def _predict(words: list[str]) -> int:
         means = "  ".join(f"{label} {value:.3f}" for label, value in dice.items())
         console.print(f"{paths['labels']}{f'  Dice: {means}' if dice else ''}", highlight=False)
     if scores:
-        _write_scores(scores, args.to or args.mri[0].parent, args.overwrite, console)
+        _write_scores(scores, table)
+        console.print(f"Scores: {table}", highlight=False)
     return 0
 
 
@@ -90,11 +93,14 @@ def _segment(
     probabilities = predict(segmenter.predictors, image, views)
     _save(to_original(segmenter.to_labels(probabilities), grid), mri, grid, paths["labels"])
     if "uncertainty" in paths:
-        _save(to_original(uncertainty(probabilities), grid), mri, grid, paths["uncertainty"])
+        doubt = uncertainty(segmenter.merged(probabilities))
+        _save(to_original(doubt, grid), mri, grid, paths["uncertainty"])
     if truth is None:
         return []
-    case = stem(mri)
-    return score_prediction(probabilities, truth, grid, segmenter.config, dataset, str(mri), case)
+    subject = bids_subject(mri.as_posix()) or mri.absolute().parent.name
+    return score_prediction(
+        probabilities, truth, grid, segmenter.config, dataset, stem(mri), subject
+    )
 
 
 def _save(values: Array, like: Path, grid: Grid, path: Path) -> None:
@@ -148,14 +154,11 @@ def _dataset(segmenter: Segmenter, asked: str | None) -> str:
     return asked or known[0]
 
 
-def _write_scores(scores: list[Score], folder: Path, overwrite: bool, console: Console) -> None:
-    path = folder / "prediction_scores.csv"
-    _require_free([path], overwrite)
-    with path.open("w", newline="", encoding="utf-8") as file:
+def _write_scores(scores: list[Score], path: Path) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Score._fields)
         writer.writerows([*s[:4], "" if np.isnan(s.value) else s.value] for s in scores)
-    console.print(f"Scores: {path}", highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:

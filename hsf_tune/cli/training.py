@@ -31,7 +31,7 @@ from hsf_tune.cli.resume import (
 from hsf_tune.cli.shell import Stopped, stopping
 from hsf_tune.cli.winner import BEST, save_trial
 from hsf_tune.config import Config, get_value
-from hsf_tune.data.splits import Split, finetune_split
+from hsf_tune.data.splits import Split, finetune_split, named_test_set
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.schedule import make_plan
@@ -104,7 +104,8 @@ def _begin(
         split, command = Split.from_dict(earlier.dataset["splits"]["finetune"]), earlier.command
         if not changes:
             return split
-    splits, draw = {"finetune": split.to_dict()}, earlier is None
+    test = named_test_set(prepared.cases, config.datasets)
+    splits, draw = {"finetune": split.to_dict(), "test": list(test)}, earlier is None
     write_run_files(records.folder, config, prepared, splits, command, draw=draw)
     records.append(configuration_note(config, None))
     return split

@@ -111,10 +111,15 @@ def discover(datasets: DatasetsConfig) -> tuple[list[Case], list[Fault]]:
 
 
 def dataset_folder(datasets: DatasetsConfig, name: str) -> Path:
-    """The folder of one dataset: `main_path/path`, with or without a slash between them."""
+    """The folder of one dataset: `main_path/path`, with or without a slash between them.
+
+    Only an absolute path may stand on its own; a relative one that happens to be in the working
+    directory would be other data.
+    """
     main, below = Path(datasets.main_path).expanduser(), datasets.datasets[name].path
     joined = main / below.lstrip("/\\")
-    return joined if joined.is_dir() or not Path(below).is_dir() else Path(below)
+    alone = Path(below)
+    return alone if alone.is_absolute() and alone.is_dir() and not joined.is_dir() else joined
 
 
 def _missing_folder(datasets: DatasetsConfig, name: str, folder: Path) -> Fault | None:

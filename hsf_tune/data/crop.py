@@ -9,7 +9,8 @@ the extra `hsf_tune[crop]`. Which files are cut is decided by the command.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -90,11 +91,15 @@ def locate(mri: Path, preset: Preset, contrast: Literal["t1", "t2"], mask: Path 
 
     Raises:
         HsfTuneError: ANTs or ROILoc is not installed.
-        DataError: the registration finds no hippocampus.
+        DataError: a file can't be read, or the registration finds no hippocampus.
     """
     ants, locator_class = _tools()
-    image = _oriented(ants, ants.image_read(str(mri)))
-    brain = ants.image_read(str(mask), pixeltype="unsigned int") if mask else None
+    with _refused(mri, "cut"):
+        image = _oriented(ants, ants.image_read(str(mri)))
+    brain = None
+    if mask:
+        with _refused(mask, "read"):
+            brain = ants.image_read(str(mask), pixeltype="unsigned int")
     locator = locator_class(
         contrast=contrast,
         roi=preset.roi,
@@ -107,7 +112,7 @@ def locate(mri: Path, preset: Preset, contrast: Literal["t1", "t2"], mask: Path 
     )
     try:
         locator.fit(image)
-    except ValueError as error:
+    except (RuntimeError, ValueError, OSError) as error:
         raise DataError(
             f"{mri}: no hippocampus was found by registering ROILoc's {contrast} template"
             f" ({error}). Is it a whole head of that contrast, with a correct header?"
@@ -133,15 +138,18 @@ def cut(
             apart by value; {} keeps every value.
 
     Raises:
-        DataError: a label map can't be read as whole numbers.
+        DataError: the image can't be cut, or a label map not be read as whole numbers.
     """
     ants, _ = _tools()
+    with _refused("The MRI", "cut"):
+        images = list(located.locator.transform(located.image))
     crops = []
-    for side, image in zip(SIDES, located.locator.transform(located.image), strict=True):
+    for side, image in zip(SIDES, images, strict=True):
         if side not in labels:
             crops.append(Crop(side, image, None))
             continue
-        whole = _oriented(ants, ants.image_read(str(labels[side])))
+        with _refused(labels[side], "cut"):
+            whole = _oriented(ants, ants.image_read(str(labels[side])))
         values = pick(_whole_numbers(labels[side], whole.numpy()), keep.get(side, {}))
         split = whole.new_image_like(values.astype(np.float32))
         x, y, z = located.boxes[side]
@@ -218,10 +226,27 @@ def require_same_grid(mri: Path, label: Path) -> None:
 
 
 def write_image(image: Any, path: Path) -> None:
-    """Write an ANTs image whole under its name, or not at all."""
+    """Write an ANTs image whole under its name, or not at all.
+
+    Raises:
+        DataError: it can't be written there.
+    """
     ants, _ = _tools()
-    with replacing(path) as temporary:
+    with _refused(path, "written"), replacing(path) as temporary:
         ants.image_write(image, str(temporary))
+
+
+@contextmanager
+def _refused(what: Path | str, done: str) -> Iterator[None]:
+    """Say in a sentence what ITK raises about a file, so that one head does not end them all."""
+    try:
+        yield
+    except (RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise DataError(
+            f"{what} can't be {done} ({reason}); expected a whole NIfTI file and a folder to write"
+            " to. Copy or export it again."
+        ) from error
 
 
 def _tools() -> tuple[Any, Any]:
@@ -233,7 +258,7 @@ def _tools() -> tuple[Any, Any]:
     except ImportError as error:
         raise HsfTuneError(
             f"Cutting crops needs ROILoc and ANTs ({error}). Install them, best in an environment of"
-            " their own, as ANTs asks for an older numpy: pip install 'hsf_tune[crop]'."
+            " their own, as ANTs asks for an older numpy. From the clone: pip install -e '.[crop]'"
         ) from error
     return ants, RoiLocator
 

@@ -199,6 +199,16 @@ def finetune_split(cases: Sequence[Case], datasets: DatasetsConfig, seed: int) -
     return split
 
 
+def named_test_set(cases: Sequence[Case], datasets: DatasetsConfig) -> tuple[str, ...]:
+    """Subjects with a case in the test part that the user named; () where none is named.
+
+    Raises:
+        DataError: the explicit parts can't be used.
+    """
+    parts = explicit_parts(cases, datasets)
+    return tuple(sorted(parts.subjects[2])) if parts else ()
+
+
 def _subjects(cases: Iterable[Case]) -> list[str]:
     return sorted({case.subject for case in cases})
 

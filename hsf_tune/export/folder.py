@@ -111,6 +111,7 @@ A hippocampal segmentation network for HSF ({models}).
     {shell_text(exported.command)}
 
 - Put the folder of your MRI and a pattern for `files.pattern`; the folder must be absolute.
+- The pattern must match whole heads only: HSF would take its own crops and results for heads.
 - `roiloc.contrast` is `t1` or `t2`, the contrast of the MRI. `roiloc=default_t2iso` is for
   isotropic voxels; use `roiloc=default_corot2` for thick coronal slices.
 - Each image is segmented {21 * n} times with small changes, and the results vote.

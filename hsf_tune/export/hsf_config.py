@@ -84,7 +84,7 @@ def hsf_command(
     name: str,
     contrast: str,
     mri_folder: str = "/ABSOLUTE/FOLDER/OF/MRIS/",
-    pattern: str = "**/*.nii.gz",
+    pattern: str | None = None,
     options: Sequence[str] = (),
 ) -> list[str]:
     """The words of the command that segments whole-head MRI with exported models.
@@ -92,7 +92,10 @@ def hsf_command(
     Args:
         folder: the exported folder.
         mri_folder: absolute: HSF finds nothing under a relative path, and says nothing.
+        pattern: of whole heads alone; default: BIDS names of the contrast. Any `*.nii.gz` would
+            be HSF's own crops too, the second time.
     """
+    pattern = pattern or f"**/*_{contrast.upper()}w.nii.gz"
     return [
         "hsf",
         "--config-dir",

@@ -43,10 +43,13 @@ class Segmenter:
     config: Config
     about: str
 
+    def merged(self, probabilities: Array) -> Array:
+        """(C, X, Y, Z) probabilities of the channels to those of the outputs, background first."""
+        return np.stack([probabilities[group].sum(axis=0) for group in self.labels.groups])
+
     def to_labels(self, probabilities: Array) -> Array:
         """(C, X, Y, Z) probabilities to (X, Y, Z) uint8 values, as HSF writes them."""
-        merged = np.stack([probabilities[group].sum(axis=0) for group in self.labels.groups])
-        return merged.argmax(axis=0).astype(np.uint8)
+        return self.merged(probabilities).argmax(axis=0).astype(np.uint8)
 
 
 def open_segmenter(source: str) -> Segmenter:

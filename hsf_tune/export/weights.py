@@ -12,11 +12,11 @@ from hashlib import sha256
 import torch
 
 from hsf_tune.config import Config
-from hsf_tune.data.cases import find_cases
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import ModelError
+from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.finetuning.finished import (
     EXPORT,
+    EXPORTED_STRATEGY,
     FinishedRun,
     TrainedModel,
     choose_bag,
@@ -24,7 +24,7 @@ from hsf_tune.finetuning.finished import (
 )
 from hsf_tune.finetuning.fit import FINAL, TrialSpec, fit
 from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
-from hsf_tune.records import Event
+from hsf_tune.records import Event, write_text
 
 
 def train_single(
@@ -34,13 +34,13 @@ def train_single(
     *,
     threads: int = 1,
 ) -> TrainedModel:
-    """Train a strategy on every subject outside the test set.
+    """Train a strategy on every subject that the run used, outside the test set.
 
     The state is kept in the run's `export/`, so that an interrupted training goes on, and
     a finished one is not repeated.
 
     Raises:
-        ModelError: the strategy is the unchanged base model.
+        ModelError: the strategy is the unchanged base model, or no subject is left.
         HsfTuneError: the data or the base model can't be used.
     """
     if not saved.strategy:
@@ -48,6 +48,7 @@ def train_single(
     config = training_config(run.config, saved)
     spec = single_spec(run, saved, config)
     folder = run.folder / EXPORT / spec.trial
+    write_text(folder / EXPORTED_STRATEGY, strategy_key(saved.strategy))
     fit(config, spec, folder, on_event, threads=threads)
     train = tuple(spec.split.train)
     return TrainedModel(folder / FINAL, spec.trial, EXPORT, 1, spec.seed, train)
@@ -70,6 +71,21 @@ def fold_models(run: FinishedRun, saved: SavedStrategy) -> list[TrainedModel]:
     return bag
 
 
+def require_same_base(run: FinishedRun, saved: SavedStrategy) -> None:
+    """Whether a strategy was found with the base model of the run that exports it.
+
+    Raises:
+        ConfigError: it was not; the network trained here would be another than its scores' one.
+    """
+    if saved.base_sha256 != run.saved.base_sha256:
+        raise ConfigError(
+            f"The strategy was found with the base model {saved.base_name}"
+            f" ({saved.base_sha256[:12]}), but {run.folder.name} trains"
+            f" {run.saved.base_name} ({run.saved.base_sha256[:12]}); expected the same. Name a"
+            " strategy of this run's base model: --strategy FILE, or export the run it comes from."
+        )
+
+
 def training_config(config: Config, saved: SavedStrategy) -> Config:
     """The run's configuration with the precision of the strategy's own trials.
 
@@ -80,10 +96,21 @@ def training_config(config: Config, saved: SavedStrategy) -> Config:
 
 
 def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> TrialSpec:
-    """The trial that trains on every subject outside the test set."""
-    test = set(run.test_subjects)
-    subjects = sorted({c.subject for c in find_cases(config.datasets)} - test)
-    split = Split(EXPORT, 1, tuple(subjects), ())
-    parts = [strategy_key(saved.strategy), str(saved.seed), *subjects, config.lightning.precision]
-    number = sha256("\n".join(parts).encode()).hexdigest()[:8]
+    """The trial that trains on every subject that the run used, outside the test set.
+
+    Subjects that came to the dataset later, or were in no part of it, stay out.
+
+    Raises:
+        ModelError: each of them has a case in the test set.
+    """
+    if not run.subjects:
+        raise ModelError(
+            f"{run.folder} trained on no subject outside its test set, so that no network can be"
+            " trained for export. Take the one there is: --as bag."
+        )
+    split = Split(EXPORT, 1, run.subjects, ())
+    about = [strategy_key(saved.strategy), str(saved.seed)]
+    number = sha256(
+        "\n".join([*about, *run.subjects, config.lightning.precision]).encode()
+    ).hexdigest()[:8]
     return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)

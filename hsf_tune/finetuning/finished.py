@@ -15,11 +15,13 @@ from typing import Any
 import yaml
 
 from hsf_tune.config import Config, config_from_dict
+from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
 from hsf_tune.records import Records
 
 RECORDS, STRATEGY = "trials.jsonl", "best_strategy.yaml"
+EXPORTED_STRATEGY = "strategy.json"  # beside exported weights: the key of their strategy
 EXPORT = "export"  # folder and phase of the model that is trained on every subject
 _PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag
 
@@ -63,6 +65,15 @@ class FinishedRun:
     def test_subjects(self) -> tuple[str, ...]:
         """The locked test set; () where there is none."""
         return tuple(self.dataset.get("splits", {}).get("test", ()))
+
+    @property
+    def subjects(self) -> tuple[str, ...]:
+        """Those that train or validate somewhere in the run, in no case the test set."""
+        splits = self.dataset.get("splits", {})
+        plain = splits.get("explore") or [s for s in [splits.get("finetune")] if s]
+        used = [Split.from_dict(split) for split in plain] or [self.saved.split]
+        named = {s for split in used for s in (*split.train, *split.validate)}
+        return tuple(sorted(named - set(self.test_subjects)))
 
     def models_of(self, strategy: Mapping[str, Any]) -> list[TrainedModel]:
         """Last epoch's weights of every finished trial of a strategy that are still there."""
@@ -141,13 +152,17 @@ def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:
 def best_weights(run: FinishedRun) -> Path:
     """The one file of weights that stands for a run.
 
-    The exported model, trained on every subject, where there is one; else the recommended
+    The recommended strategy's exported model, trained on every subject, where there is one; else the recommended
     trial's own; else a fold model of the recommended strategy.
 
     Raises:
         ModelError: none is left.
     """
-    exported = [p.parent / "final.safetensors" for p in run.folder.glob(f"{EXPORT}/*/ended.json")]
+    exported = [
+        path.parent / "final.safetensors"
+        for path in run.folder.glob(f"{EXPORT}/*/ended.json")
+        if strategy_of_export(path.parent) == strategy_key(run.saved.strategy)
+    ]
     models = run.models_of(run.saved.strategy)
     own = [m.path for m in models if m.trial == run.saved.trial]
     candidates = [
@@ -158,6 +173,12 @@ def best_weights(run: FinishedRun) -> Path:
     if not candidates:
         raise no_weights(run)
     return candidates[0]
+
+
+def strategy_of_export(folder: Path) -> str | None:
+    """`strategy_key` of what an export trained in a folder; None where it was not written down."""
+    path = folder / EXPORTED_STRATEGY
+    return path.read_text(encoding="utf-8") if path.exists() else None
 
 
 def no_weights(run: FinishedRun) -> ModelError:

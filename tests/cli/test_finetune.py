@@ -13,8 +13,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import yaml
 
 from hsf_tune.cli.finetune import main
+from hsf_tune.export.weights import single_spec
+from hsf_tune.finetuning.finished import open_run
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
 from hsf_tune.records import Records
@@ -231,3 +234,33 @@ def test_an_override_wins_over_the_strategy_file(published_layout, tiny_base, tm
     (record,) = Records(tmp_path / "outputs" / "b").trials.values()
     assert record.started.strategy["models.lr"] == 0.005
     assert record.started.strategy["finetuning.depth"] == 0
+
+
+def test_the_users_own_test_part_stays_out_of_the_exported_network(
+    dataset_folder, plain_config, tmp_path, monkeypatch
+):
+    """So does who is in no part: an export trains on the subjects that the run used."""
+    monkeypatch.setenv("HSF_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    parts = [["sub-01"], ["sub-02"], ["sub-03"]]
+    (tmp_path / "study.yaml").write_text(
+        yaml.safe_dump({**plain_config["datasets"], "train_val_test_subjects": parts})
+    )
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                "datasets=study.yaml",
+                f"models.checkpoint={plain_config['models']['checkpoint']}",
+                "finetuning.out_channels=3",
+                "models.use_forgiving_loss=False",
+                "lightning.accelerator=cpu",
+                "tracking.enabled=False",
+                "finetuning.depth=0",
+                "lightning.max_epochs=1",
+                *("--name", "mine", "--threads", "1"),
+            ]
+        )
+    assert end.value.code == 0
+    run = open_run(tmp_path / "outputs" / "mine")
+    assert run.test_subjects == ("balls/sub-03",)
+    assert single_spec(run, run.saved, run.config).split.train == ("balls/sub-01", "balls/sub-02")

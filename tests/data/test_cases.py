@@ -43,6 +43,19 @@ def test_main_path_and_path_are_joined_with_or_without_a_slash(
     assert len(find_cases(datasets)) == 1
 
 
+def test_a_folder_of_the_working_directory_is_not_taken_for_one_of_main_path(
+    touch, datasets_config, tmp_path, monkeypatch
+):
+    """Only an absolute path stands on its own; other data would train without a word."""
+    touch("study/a/t2.nii.gz", "study/a/seg.nii.gz")
+    (tmp_path / "main").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (sentence,) = sentences(datasets_config(main_path=f"{tmp_path}/main", path="study"))
+    assert "is no folder below" in sentence
+    alone = datasets_config(main_path=f"{tmp_path}/main", path=f"{tmp_path}/study")
+    assert len(find_cases(alone)) == 1
+
+
 def test_a_flat_folder_pairs_each_image_with_its_own_label(touch, datasets_config):
     """{stem} and {subject} are filled from the image's name, brackets taken literally."""
     names = ["sub-10", "sub-1", "sub-2 [pilot] é"]  # as they sort, with what follows

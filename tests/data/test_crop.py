@@ -12,7 +12,13 @@ import yaml
 
 from hsf_tune.cli import crop as command
 from hsf_tune.cli.compose import compose_config, parse_overrides
-from hsf_tune.cli.crop import find_heads, side_mapping, warnings_of
+from hsf_tune.cli.crop import (
+    find_heads,
+    label_names,
+    names_of_values,
+    side_mapping,
+    warnings_of,
+)
 from hsf_tune.data.cases import find_cases
 from hsf_tune.data.crop import (
     PRESETS,
@@ -67,6 +73,17 @@ def test_side_values_that_can_not_be_meant_are_refused(left, right, sentence):
     """Before any head is registered."""
     with pytest.raises(ConfigError, match=sentence):
         side_mapping(left, right)
+
+
+def test_names_belong_to_the_declared_values():
+    """Where no head has the second label, the third keeps its name."""
+    keep = side_mapping("1-3", "101-103")
+    names = label_names("DG, CA1,SUB", keep)
+    assert names_of_values(names, keep, {1, 3}) == {1: "DG", 2: "CA1", 3: "SUB"}
+    assert names_of_values(names, {}, {7, 5, 9}) == {5: "DG", 7: "CA1", 9: "SUB"}
+    assert names_of_values(names, {}, {5, 9}) == {}, "whose the names are can't be known"
+    with pytest.raises(ConfigError, match="gives 2 names, --left and --right 3 labels"):
+        label_names("DG,CA1", keep)
 
 
 def test_voxels_outside_the_box_are_counted_on_their_own_side():
@@ -128,6 +145,22 @@ def test_heads_are_found_with_labels_and_masks(tmp_path):
         find_heads(f"{tmp_path}/nobody/*.nii.gz", "*", "*")
 
 
+def test_a_session_is_no_subject(tmp_path):
+    """p01/ses1 and p02/ses1 are two people: their folders, or what --subject finds, are."""
+    for name in ("p01/ses1", "p02/ses1"):
+        for file in ("t1.nii.gz", "seg.nii.gz"):
+            save(tmp_path / name / file, np.zeros((2, 2, 2), np.uint8))
+    every = (f"{tmp_path}/*/*/t1.nii.gz", "seg.nii.gz", "*mask.nii.gz")
+    assert [head.subject for head in find_heads(*every)] == ["p01", "p02"]
+    assert [head.subject for head in find_heads(*every, r"/p(\d+)/")] == ["01", "02"]
+    with pytest.raises(DataError, match="expected a match of --subject x"):
+        find_heads(*every, "x")
+    with pytest.raises(ConfigError, match="no regular expression"):
+        find_heads(*every, "(")
+    with pytest.raises(DataError, match="whose MRI it is; expected a folder for each subject"):
+        find_heads(f"{tmp_path}/p01/ses1/t1.nii.gz", *every[1:])
+
+
 def test_dataset_yaml_finds_the_crops(tmp_path):
     """What is written beside the crops is a dataset as it stands."""
     for side in ("left", "right"):
@@ -153,6 +186,70 @@ def test_dataset_yaml_finds_the_crops(tmp_path):
     assert config.finetuning.out_channels == 3
 
 
+class Image:
+    """As much of an ANTs image as is used here."""
+
+    orientation = "LPI"
+
+    def __init__(self, values):
+        self.values = values
+
+    def numpy(self):
+        return self.values
+
+    def new_image_like(self, values):
+        return Image(values)
+
+    def astype(self, kind):
+        return self
+
+
+class Tools:
+    """As much of ANTs, and of ROILoc's locator, as is used here."""
+
+    coords = {"right": [0, 0, 0, 4, 8, 8], "left": [4, 0, 0, 8, 8, 8]}  # noqa: RUF012
+
+    def __init__(self, **_):
+        pass
+
+    def image_read(self, path, **_):
+        if "broken" in path:
+            raise RuntimeError("ITK ERROR: [inflate] failed")
+        return Image(np.asarray(nib.load(path).dataobj))
+
+    def crop_indices(self, image, low, high):
+        return image
+
+    def image_write(self, image, path):
+        Path(path).touch()
+
+    def fit(self, image):
+        pass
+
+    def transform(self, image):
+        if image.numpy().max() == 9:
+            raise KeyboardInterrupt
+        return image, image
+
+
+@pytest.mark.parametrize(("second", "code"), [("sub-02/broken", 1), ("sub-02/stop", 130)])
+def test_crops_that_are_there_are_a_dataset(tmp_path, monkeypatch, capsys, second, code):
+    """Though ITK refuses the next head, or the user stops."""
+    monkeypatch.setattr("hsf_tune.data.crop._tools", lambda: (Tools(), Tools))
+    for name, value in (("sub-01/head", 1), (second, 9)):
+        values = np.full((8, 8, 8), value, np.uint8)
+        save(tmp_path / f"{name}_t1.nii.gz", values)
+        save(tmp_path / f"{name}_seg.nii.gz", values)
+    words = ["--mri", f"{tmp_path}/sub-*/*_t1.nii.gz", "--label", "*_seg.nii.gz"]
+    with pytest.raises(SystemExit) as end:
+        command.main([*words, "--to", str(tmp_path / "crops")])
+    assert end.value.code == code
+    assert ("[inflate] failed" in capsys.readouterr().out) == (code == 1)
+    dataset = yaml.safe_load((tmp_path / "crops" / "crops.yaml").read_text())
+    assert dataset["datasets"]["crops"]["labels"] == {1: 1}
+    assert set(dataset["datasets"]["crops"]["patterns"]) == {"left", "right"}
+
+
 @pytest.mark.skipif(bool(HAS_ANTS), reason="ANTs is installed here")
 def test_missing_extra_is_said_in_a_sentence(tmp_path, capsys):
     """With the command that installs it."""
@@ -162,7 +259,7 @@ def test_missing_extra_is_said_in_a_sentence(tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         command.main([*words, "--to", str(tmp_path / "crops")])
     assert end.value.code == 1
-    assert "pip install 'hsf_tune[crop]'" in " ".join(capsys.readouterr().err.split())
+    assert "pip install -e '.[crop]'" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.skipif(not HAS_ANTS, reason="needs the extra hsf_tune[crop] (ANTs, ROILoc)")

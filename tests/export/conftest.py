@@ -75,9 +75,11 @@ def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
     folder = tmp_path_factory.mktemp("outputs") / "study-1"
     records = Records(folder)
     strategy = canonical({"models.lr": 0.01}, config, blocks_of(get_base(config)))
+    explored = []
     for fold in (1, 2):
         train, validate = SUBJECTS[fold - 1], SUBJECTS[2 - fold]
         split = Split("explore", fold, (train,), (validate,))
+        explored.append(split.to_dict())
         spec = TrialSpec(f"explore-decoder-000-f{fold}", "explore", "decoder", strategy, split, 42)
         fit(config, spec, folder / "checkpoints" / spec.trial, records.append)
     base = get_base(config)
@@ -99,6 +101,7 @@ def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
     save_strategy(folder / "best_strategy.yaml", saved)
     (folder / "config.yaml").write_text(yaml.safe_dump(config.to_dict()))
     cases = [{"dataset": "balls", "subject": s, "pattern": "left_t1"} for s in SUBJECTS]
-    dataset = {"key": "0123", "cases": cases, "splits": {"test": [SUBJECTS[2]], "explore": []}}
+    splits = {"test": [SUBJECTS[2]], "explore": explored}
+    dataset = {"key": "0123", "cases": cases, "splits": splits}
     (folder / "dataset.json").write_text(json.dumps(dataset))
     return open_run(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -15,6 +16,7 @@ import yaml
 
 from hsf_tune.cli import export, predict
 from hsf_tune.finetuning.finished import FinishedRun
+from hsf_tune.finetuning.strategy import save_strategy
 from hsf_tune.records import Records
 from hsf_tune.tracking import sync_folder
 
@@ -61,7 +63,9 @@ def test_scores_are_those_of_the_trial(run: FinishedRun, model: Path, tmp_path: 
     words = (model, mri, "--reference", reference, "--to", tmp_path)
     assert called(predict.main, *words) == 0
     with (tmp_path / "prediction_scores.csv").open() as file:
-        rows = {(r["label"], r["metric"]): float(r["value"]) for r in csv.DictReader(file)}
+        table = list(csv.DictReader(file))
+    assert {(r["subject"], r["case"]) for r in table} == {(subject, "left_t1_mri")}
+    rows = {(r["label"], r["metric"]): float(r["value"]) for r in table}
     for score in record.ended.scores:
         assert rows[score.label, score.metric] == pytest.approx(score.value, abs=1e-3)
     assert {"dice", "hd95_mm"} <= {metric for _, metric in rows}
@@ -82,6 +86,18 @@ def test_results_are_not_overwritten(
     assert called(predict.main, model, mri, "--to", tmp_path) == 1
     assert "--overwrite" in capsys.readouterr().err
     assert called(predict.main, model, mri, "--to", tmp_path, "--overwrite") == 0
+
+
+def test_scores_are_not_overwritten_either(
+    run: FinishedRun, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is segmented first."""
+    mri = crops(run)[0]
+    (tmp_path / "prediction_scores.csv").touch()
+    words = (model, mri, "--reference", mri.with_name("left_t1_seg.nii.gz"), "--to", tmp_path)
+    assert called(predict.main, *words) == 1
+    assert "prediction_scores.csv exists; nothing was written" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["prediction_scores.csv"]
 
 
 def test_whole_head_is_refused(
@@ -124,6 +140,16 @@ def test_export_says_where_it_went_and_refuses_to_repeat(
     words = (run.folder, "--as", "bag", "--to", model, "--no-tracking")
     assert called(export.main, *words) == 1
     assert "an export needs one of its own" in " ".join(capsys.readouterr().err.split())
+
+
+def test_strategy_of_another_base_model_is_refused(
+    run: FinishedRun, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """This run's base would be trained, and the model card would name the other."""
+    save_strategy(tmp_path / "theirs.yaml", replace(run.saved, base_sha256="feedbeef"))
+    words = (run.folder, "--strategy", tmp_path / "theirs.yaml", "--to", tmp_path / "models")
+    assert called(export.main, *words, "--as", "bag", "--no-tracking") == 1
+    assert "expected the same. Name a strategy" in " ".join(capsys.readouterr().err.split())
 
 
 def test_exported_model_is_registered_with_its_run(

@@ -18,7 +18,7 @@ from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.export.folder import Exported, write_folder
 from hsf_tune.export.hsf_config import check_name, guess_contrast, hsf_command
 from hsf_tune.export.segmenter import open_segmenter
-from hsf_tune.export.weights import fold_models, train_single
+from hsf_tune.export.weights import fold_models, single_spec, train_single
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel
 from hsf_tune.finetuning.predict import PLAIN, predict
 from hsf_tune.model.weights import build_network, load_base
@@ -181,6 +181,21 @@ def test_contrast_is_read_from_the_patterns(run: FinishedRun) -> None:
     """left_t1 is T1; where patterns don't say, ROILoc's own default."""
     assert guess_contrast(run.config) == "t1"
     assert "roiloc.contrast=t2" in hsf_command(Path("/x"), "n", "t2")
+
+
+def test_no_network_is_trained_on_the_test_set_for_want_of_others(run: FinishedRun) -> None:
+    """Where every subject has a case in it (datasets.allow_subject_overlap)."""
+    splits = {**run.dataset["splits"], "test": list(run.subjects)}
+    tested = replace(run, dataset={**run.dataset, "splits": splits})
+    with pytest.raises(ModelError, match="no subject outside its test set"):
+        single_spec(tested, run.saved, run.config)
+
+
+def test_pattern_matches_heads_and_not_what_hsf_writes_beside_them(exported: Exported) -> None:
+    """Called again, HSF would take its own crops for heads."""
+    assert "files.pattern=**/*_T1w.nii.gz" in exported.command
+    assert "files.pattern=**/*_T2w.nii.gz" in hsf_command(Path("/x"), "n", "t2")
+    assert "must match whole heads only" in (exported.folder / "README.md").read_text()
 
 
 def test_run_folder_and_file_segment_alike(

@@ -51,7 +51,7 @@ def test_hsf_segments_a_head_with_the_exported_folder(
     subprocess.run([sys.executable, str(SCRIPT), *words], check=True)
     if kind == "bag":
         return  # HSF lets networks vote, we average their probabilities
-    crops = tmp_path / "w" / "exported" / "hsf_outputs"
+    (crops,) = (tmp_path / "w").glob("exported-*/hsf_outputs")
     for side in ("left", "right"):
         crop = next(crops.glob(f"*_{side}_hippocampus.nii.gz"))
         with pytest.raises(SystemExit):

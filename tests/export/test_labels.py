@@ -5,10 +5,13 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 
-from hsf_tune.config import config_from_dict
+from hsf_tune.config import Config, config_from_dict
 from hsf_tune.export.labels import LabelSet, label_set
+from hsf_tune.export.segmenter import Segmenter
+from hsf_tune.finetuning.predict import uncertainty
 
 
 def config_with(plain: dict[str, Any], ca_types: list[str], forgiving: bool) -> Any:
@@ -49,6 +52,15 @@ def test_other_label_sets_are_left_alone(plain_config: dict[str, Any], ca_type: 
     assert labels.ca_mode == "1/2/3"
     assert labels.outputs == {1: "OUTER", 2: "INNER"}
     assert labels.groups == [[0], [1], [2]]
+
+
+def test_doubt_between_merged_fields_is_none(config: Config) -> None:
+    """Under 1/23 a voxel half CA2 and half CA3 is CA2/3 for sure."""
+    channels = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
+    segmenter = Segmenter((), LabelSet(channels, "1/23", True), config, "")
+    probabilities = np.array([0, 0, 0, 0.5, 0.5, 0]).reshape(6, 1, 1, 1)
+    assert segmenter.to_labels(probabilities).item() == 3
+    assert uncertainty(segmenter.merged(probabilities)).item() == pytest.approx(0, abs=1e-6)
 
 
 def test_labels_travel_inside_the_file() -> None:

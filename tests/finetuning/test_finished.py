@@ -14,8 +14,14 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError
 from hsf_tune.finetuning.base import get_base, local_checkpoint
-from hsf_tune.finetuning.finished import TrainedModel, best_weights, choose_bag, open_run
-from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy
+from hsf_tune.finetuning.finished import (
+    EXPORTED_STRATEGY,
+    TrainedModel,
+    best_weights,
+    choose_bag,
+    open_run,
+)
+from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
 from hsf_tune.records import Records, TrialEnded, TrialStarted
@@ -129,7 +135,7 @@ def test_finished_search_is_a_base_model(run_folder, plain_config):
 
 
 def test_exported_weights_stand_for_the_run(run_folder):
-    """Trained on every subject, they come before a fold's."""
+    """Trained on every subject, they come before a fold's; not those of another strategy."""
     run_folder.trial("winner", "explore", 1)
     run_folder.recommend("winner")
     exported = run_folder.folder / "export" / "export-1234"
@@ -138,6 +144,10 @@ def test_exported_weights_stand_for_the_run(run_folder):
     run = open_run(run_folder.folder)
     assert best_weights(run).parent.name == "winner", "the training has not ended"
     (exported / "ended.json").touch()
+    assert best_weights(run).parent.name == "winner", "nobody knows of which strategy"
+    (exported / EXPORTED_STRATEGY).write_text(strategy_key(OTHER))
+    assert best_weights(run).parent.name == "winner"
+    (exported / EXPORTED_STRATEGY).write_text(strategy_key(STRATEGY))
     assert best_weights(run).parent.name == "export-1234"
 
 
