@@ -45,7 +45,7 @@ from hsf_tune.records import Records, sole_writer, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
+from hsf_tune.search.run import SearchOutcome, plan_search, run_search, study_file
 from hsf_tune.search.space import Space, build_space, load_space
 from hsf_tune.search.space_file import constants_of, find_space, read_space
 
@@ -104,6 +104,7 @@ def _search(
     with sole_writer(folder):
         if earlier is None:
             require_new(folder, name)
+            _start_clean(folder, config)
         records = Records(folder)
         _write_down(prepared, config, space, splits, words, earlier, records, console)
         for note in splits.notes:
@@ -155,6 +156,12 @@ def _run(
             lacking = tracker.close(timeout_s=60, status=status)
         if complete and not lacking:  # else the weights are still to be sent, or to go on from
             _drop_checkpoints(records, config.search.keep_checkpoints, console)
+
+
+def _start_clean(folder: Path, config: Config) -> None:
+    """Remove what a run stopped before its first trial proposed, perhaps in another space."""
+    for path in (Records(folder).path, study_file(config, folder)):
+        path.unlink(missing_ok=True)
 
 
 def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:

@@ -128,11 +128,14 @@ def _run(
     )
 
 
+def study_file(config: Config, folder: Path) -> Path:
+    """Where the studies of the run in `folder` are kept."""
+    place = Path(config.search.state_dir) / folder.name if config.search.state_dir else folder
+    return place / "optuna.db"
+
+
 def _open_studies(config: Config, space: Space, folder: Path) -> dict[str, ArmStudy]:
-    path = Path(config.search.state_dir or folder) / "optuna.db"
-    if config.search.state_dir:
-        path = Path(config.search.state_dir) / folder.name / "optuna.db"
-    storage = open_storage(path)
+    storage = open_storage(study_file(config, folder))
     return {
         arm.name: ArmStudy(arm, space.terms, config.search, storage, config.seed)
         for arm in space.arms

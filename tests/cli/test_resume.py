@@ -266,6 +266,18 @@ def test_a_run_stopped_before_its_first_trial_may_be_started_again(place, words,
     assert call[0].lightning.max_epochs == 2
 
 
+def test_what_a_run_stopped_before_its_first_trial_proposed_is_forgotten(place, words, searching):
+    """Or the space it is started again with would train strategies of another."""
+    start = ["--space", "space.yaml", "--name", "own", *words]
+    searching(*start)
+    folder = place / "outputs" / "own"
+    Records(folder).append(Note("proposed", "", {"arm": "gone"}))
+    (folder / "optuna.db").write_text("studies of the old space")
+    searching(*start)
+    assert "proposed" not in [note.about for note in Records(folder).notes]
+    assert not (folder / "optuna.db").exists()
+
+
 SPACES = {
     "tuples, choices and small numbers": (
         """
