@@ -25,7 +25,13 @@ from hsf_tune.search.coordinator import (
 )
 from hsf_tune.search.interrupt import Interrupt, interrupts
 from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
-from hsf_tune.search.resources import Capacity, Resources, ray_running, trial_resources
+from hsf_tune.search.resources import (
+    Capacity,
+    Resources,
+    ray_running,
+    require_fit,
+    trial_resources,
+)
 from hsf_tune.search.study import ArmStudy, open_storage
 from hsf_tune.search.trial import STOP, TRAINER, Workplace
 
@@ -85,14 +91,17 @@ def run_search(
         trainer: module whose `fit` runs a `TrialSpec`, importable by workers.
 
     Raises:
-        SearchError: another process runs this search, or Ray can't be reached.
+        SearchError: another process runs this search, Ray can't be reached, or no trial fits.
         HsfTuneError: the records can't be written any more; what they hold is safe.
     """
     interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
     with sole_writer(folder), ray_running(config.search), interrupts(interrupt):
-        resources = resources or trial_resources(config.search)
+        on_gpu = config.lightning.accelerator != "cpu"
+        resources = resources or trial_resources(config.search, on_gpu=on_gpu)
+        if not config.search.address:  # a cluster may still grow
+            require_fit(resources)
         coordinator = Coordinator(
             plan=plan,
             records=records,
