@@ -173,9 +173,10 @@ def test_a_kill_before_the_end_is_written_keeps_the_trained_state(config, tmp_pa
     def killed(*_):
         raise Killed
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr("hsf_tune.finetuning.fit.write_text", killed)
-        run(config, spec_of(config), tmp_path / "t")
+        with pytest.raises(Killed):
+            run(config, spec_of(config), tmp_path / "t")
     _, events = run(config, spec_of(config), tmp_path / "t")
     assert [e.epoch for e in events if isinstance(e, EpochEnded)] == [3]
     assert not (tmp_path / "t" / "last.ckpt").exists()
