@@ -88,15 +88,13 @@ def compose_config(
     tree = _base_tree(overrides, saved, config_dir)
     layers = [
         dict(space_constants or {}),
-        dict(saved.strategy) if saved else {},
+        {"seed": saved.seed, **saved.strategy} if saved else {},
         dict(overrides.values),
         {k: v for k, v in (flags or {}).items() if v is not None},
     ]
     for layer in layers:
         for key, value in layer.items():
             _set(tree, key, value)
-    if saved is not None and "seed" not in overrides.values:
-        _set(tree, "seed", saved.seed)
     try:
         plain = OmegaConf.to_container(tree, resolve=True)
     except OmegaConfBaseException as error:

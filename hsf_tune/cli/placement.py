@@ -22,7 +22,7 @@ from hsf_tune.finetuning.probe import (
 
 def measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
     """Where trials run, and the cost of a step of the heaviest strategy on the largest case."""
-    placement = place(config, int(config.search.cpus_per_trial or 1))
+    placement = place(config, max(1, int(config.search.cpus_per_trial or 1)))
     cost = measure_step(
         config,
         prepared.base,

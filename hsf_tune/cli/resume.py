@@ -46,6 +46,7 @@ MAY_CHANGE = {
     "datasets.pin_memory",
     "lightning.activation_checkpointing",
 }  # and all of tracking and store
+OF_ONE_PROCESS = ("search.address", "search.time_budget_s")  # a resume does not inherit them
 _GROUPS_THAT_MAY = ("tracking.", "store.")
 _SHOWN = 20  # differences that an error lists
 _FILES = ("config.yaml", "dataset.json")
@@ -132,7 +133,7 @@ def asked_for(
     """
     if overrides.strategy is not None:
         raise ConfigError(f"--resume {earlier.name} goes on with its own strategies, not a file's.")
-    plain = earlier.config.to_dict()
+    plain = set_values(earlier.config.to_dict(), dict.fromkeys(OF_ONE_PROCESS))
     given = {key: value for key, value in flags.items() if value is not None}
     if overrides.groups:
         constants = space_constants(earlier.space_file)

@@ -45,7 +45,7 @@ from hsf_tune.records import Records, sole_writer, write_text
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search
+from hsf_tune.search.run import SearchOutcome, plan_search, run_search, study_file
 from hsf_tune.search.space import Space, build_space, load_space
 from hsf_tune.search.space_file import constants_of, find_space, read_space
 
@@ -98,27 +98,37 @@ def _search(
     earlier: Earlier | None,
     console: Console,
 ) -> int:
-    config = fitted_to_gpu(prepared, space.config, console)
+    config = space.config
+    fitted = fitted_to_gpu(prepared, config, console)  # to this machine; not what the run is of
     name, folder = new_run_folder(config, f"tune-{space.name}")
-    _require_room(prepared, config, space, splits, folder, console)
+    _require_room(prepared, fitted, space, splits, folder, console)
     with sole_writer(folder):
         if earlier is None:
             require_new(folder, name)
+            _start_clean(folder, config)
         records = Records(folder)
         _write_down(prepared, config, space, splits, words, earlier, records, console)
         for note in splits.notes:
             console.print(f"Note: {note}", highlight=False)
-        return _run(prepared, config, space, splits, records, console)
+        return _run(prepared, config, fitted, space, splits, records, console)
 
 
 def _run(
     prepared: Prepared,
     config: Config,
+    fitted: Config,
     space: Space,
     splits: Splits,
     records: Records,
     console: Console,
 ) -> int:
+    """Search and report.
+
+    Args:
+        config: what the run is made of.
+        fitted: the same with what this machine's GPU allows; what trials run with here,
+            and `finetune.py` after them, which measures nothing.
+    """
     folder, name = records.folder, records.folder.name
     note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=True)
@@ -131,12 +141,12 @@ def _run(
         highlight=False,
     )
     expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
-    status, complete = "failed", False
+    status, complete, patience_s = "failed", False, 60.0
     try:
         with Progress(expected, title=name, console=console) as progress:
             progress.resume(records)
             outcome = run_search(
-                config,
+                fitted,
                 space,
                 splits,
                 folder,
@@ -147,14 +157,23 @@ def _run(
             )
         status = outcome.status if outcome.status != "time_budget" else "finished"
         complete = outcome.status == "finished"
-        return _finish(prepared, config, splits, folder, records, outcome, console)
+        return _finish(prepared, fitted, splits, folder, records, outcome, console)
+    except KeyboardInterrupt:  # a second Ctrl-C stops at once
+        patience_s = 0.0
+        raise
     finally:
         lacking = 0
         if tracker:
             tracker.log_artifacts(run_files(folder))
-            lacking = tracker.close(timeout_s=60, status=status)
+            lacking = tracker.close(timeout_s=patience_s, status=status)
         if complete and not lacking:  # else the weights are still to be sent, or to go on from
             _drop_checkpoints(records, config.search.keep_checkpoints, console)
+
+
+def _start_clean(folder: Path, config: Config) -> None:
+    """Remove what a run stopped before its first trial proposed, perhaps in another space."""
+    for path in (Records(folder).path, study_file(config, folder)):
+        path.unlink(missing_ok=True)
 
 
 def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:
@@ -232,7 +251,7 @@ def _finish(
     recommended, threads = report.summary["recommendation"], outcome.resources.threads
     write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
-    if outcome.status == "interrupted":
+    if outcome.status != "finished":
         elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
         console.print(
             f"Stopped. Go on with: python tune.py --resume {folder.name}{elsewhere}",

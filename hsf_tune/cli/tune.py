@@ -71,7 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", help="folder of all runs; default: outputs")
     add("--resume", metavar="NAME", help="go on with an interrupted run")
     add("--strategies-per-arm", type=int, metavar="N", help="strategies that each arm tries")
-    add("--time-budget", metavar="2h", help="start no new trial after this time")
+    budget = "stop after this time; what was cut can go on with --resume"
+    add("--time-budget", metavar="2h", help=budget)
     add("--no-confirm", action="store_true", help="skip the comparison of the finalists")
     add("--max-concurrent", type=int, metavar="N", help="trials at a time; default: what fits")
     add("--cpus-per-trial", type=float, metavar="X", help="CPU threads of a trial; default: 1")

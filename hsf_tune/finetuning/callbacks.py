@@ -26,6 +26,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
         history: every epoch reported so far, those before a resume included.
         best_dice, best_epoch: of the best epoch so far; None without validation.
         pruned: why the trial was stopped, or None.
+        told: whether the last epoch of `history` was reported by this process.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
         self.best_dice: float | None = None
         self.best_epoch: int | None = None
         self.pruned: str | None = None
+        self.told = False
         self.seconds = 0.0
         self._epoch_started = time.perf_counter()
 
@@ -53,8 +55,12 @@ class TrialReporter(pl.callbacks.Checkpoint):
         return len(self.history)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.tell_again()
+
+    def tell_again(self) -> None:
         """After a resume, tell the last epoch again: it was saved, but perhaps not reported."""
-        if self.history:
+        if self.history and not self.told:
+            self.told = True
             self.on_event(self.history[-1])
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -74,6 +80,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
         event = EpochEnded(self.trial, epoch, {**metrics, "epoch_seconds": elapsed})
         self.history.append(event)
         self._save_state(trainer)
+        self.told = True
         self.on_event(event)
         self._ask_to_stop(trainer, epoch)
 

@@ -73,6 +73,7 @@ def fit(
     if ended is None:
         ended = _train(setting, on_event, should_stop) if spec.strategy else _score_base(setting)
         write_text(folder / ENDED, json.dumps(event_to_dict(ended)))
+    (folder / LAST).unlink(missing_ok=True)  # not before: a kill in between would train anew
     on_event(ended)
     return ended
 
@@ -99,6 +100,7 @@ def _train(
         _trainer(config, placement, setting.plan, [reporter], bool(setting.validation_cases())).fit(
             module, datamodule=data, ckpt_path=str(resume) if resume.exists() else None
         )
+    reporter.tell_again()  # where no epoch was left, Lightning started no training
     return _finished(setting, module, reporter)
 
 
@@ -142,7 +144,6 @@ def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporte
     dice = mean_dice(scores)
     final = setting.save_weights(FINAL, module._model, reporter.epochs - 1, dice)
     figure_paths = [draw_curve(setting, reporter.history, reporter.best_epoch), *figure_paths]
-    (setting.folder / LAST).unlink(missing_ok=True)
     has_best = (setting.folder / BEST).exists()
     return TrialEnded(
         trial=spec.trial,

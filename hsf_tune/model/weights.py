@@ -8,6 +8,7 @@ convolution's where another number of classes is asked for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 from urllib.parse import urlparse
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -136,6 +138,9 @@ def save(
         metadata: notes kept in the file. `labels_names` (channel 1..N -> name), `training` (a
             dictionary) and `name` are read back by `load_base`. What is not text is written as
             JSON.
+
+    Raises:
+        OSError: it can't be written, for example as the disk is full.
     """
     tensors = weights.state_dict() if isinstance(weights, ARUNet) else weights
     notes = {
@@ -144,8 +149,17 @@ def save(
     }
     arrays = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     with replacing(path) as temporary:
-        save_file(arrays, temporary, {"format": "pt", **notes})
+        try:
+            save_file(arrays, temporary, {"format": "pt", **notes})
+        except SafetensorError as error:
+            raise _system_error(error) from error
         temporary.chmod(0o644)
+
+
+def _system_error(error: SafetensorError) -> Exception:
+    """The system's error that safetensors hands on as text; any other as it is."""
+    code = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(code[1]), str(error)) if code else error
 
 
 def _published_name(path: Path) -> str | None:

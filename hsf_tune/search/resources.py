@@ -87,12 +87,14 @@ def prepare_environment() -> None:
         logging.getLogger(logger).setLevel(logging.ERROR)
 
 
-def trial_resources(search: SearchConfig) -> Resources:
-    """What each trial gets, where the configuration leaves it open."""
+def trial_resources(search: SearchConfig, *, on_gpu: bool = True) -> Resources:
+    """What each trial gets, where the configuration leaves it open; no GPU unless `on_gpu`."""
     nodes = [node["Resources"] for node in _nodes()]
     gpus = sum(r.get("GPU", 0) for r in nodes)
     share = search.gpus_per_trial
-    if share is None:
+    if not on_gpu:
+        share = 0.0
+    elif share is None:
         share = 1.0 if gpus else 0.0
     if search.cpus_per_trial is not None:
         return Resources(search.cpus_per_trial, share)
@@ -101,6 +103,23 @@ def trial_resources(search: SearchConfig) -> Resources:
     with_gpu = [r for r in nodes if r.get("GPU", 0)]
     fair = min((r.get("CPU", 1) * share / r["GPU"] for r in with_gpu), default=1.0)
     return Resources(max(1.0, float(math.floor(fair))), share)
+
+
+def require_fit(resources: Resources) -> None:
+    """Refuse what would wait for ever.
+
+    Raises:
+        SearchError: no machine that is there now has room for one trial.
+    """
+    nodes = [node["Resources"] for node in _nodes()]
+    if any(_fitting(node, resources.needs()) for node in nodes):
+        return
+    here = {kind: sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU")}
+    raise SearchError(
+        f"No trial fits: each asks for {resources.cpus:g} CPUs and {resources.gpus:g} GPUs, this"
+        f" machine has {here['CPU']:g} and {here['GPU']:g}. Lower --cpus-per-trial or"
+        " --gpus-per-trial."
+    )
 
 
 class Capacity:

@@ -25,7 +25,13 @@ from hsf_tune.search.coordinator import (
 )
 from hsf_tune.search.interrupt import Interrupt, interrupts
 from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
-from hsf_tune.search.resources import Capacity, Resources, ray_running, trial_resources
+from hsf_tune.search.resources import (
+    Capacity,
+    Resources,
+    ray_running,
+    require_fit,
+    trial_resources,
+)
 from hsf_tune.search.study import ArmStudy, open_storage
 from hsf_tune.search.trial import STOP, TRAINER, Workplace
 
@@ -85,14 +91,17 @@ def run_search(
         trainer: module whose `fit` runs a `TrialSpec`, importable by workers.
 
     Raises:
-        SearchError: another process runs this search, or Ray can't be reached.
+        SearchError: another process runs this search, Ray can't be reached, or no trial fits.
         HsfTuneError: the records can't be written any more; what they hold is safe.
     """
     interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
     with sole_writer(folder), ray_running(config.search), interrupts(interrupt):
-        resources = resources or trial_resources(config.search)
+        on_gpu = config.lightning.accelerator != "cpu"
+        resources = resources or trial_resources(config.search, on_gpu=on_gpu)
+        if not config.search.address:  # a cluster may still grow
+            require_fit(resources)
         coordinator = Coordinator(
             plan=plan,
             records=records,
@@ -128,11 +137,14 @@ def _run(
     )
 
 
+def study_file(config: Config, folder: Path) -> Path:
+    """Where the studies of the run in `folder` are kept."""
+    place = Path(config.search.state_dir) / folder.name if config.search.state_dir else folder
+    return place / "optuna.db"
+
+
 def _open_studies(config: Config, space: Space, folder: Path) -> dict[str, ArmStudy]:
-    path = Path(config.search.state_dir or folder) / "optuna.db"
-    if config.search.state_dir:
-        path = Path(config.search.state_dir) / folder.name / "optuna.db"
-    storage = open_storage(path)
+    storage = open_storage(study_file(config, folder))
     return {
         arm.name: ArmStudy(arm, space.terms, config.search, storage, config.seed)
         for arm in space.arms

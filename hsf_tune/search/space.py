@@ -215,6 +215,12 @@ class _Reader:
                 f"{self.at(arm.name, DEPTH)} starts at {domain.low}. In a range write numbers of"
                 f" blocks, 0 to {most}."
             )
+        depths = domain.probes() if domain is not None else (constant,)
+        if -1 in depths and len({self.blocks[mode] for mode in modes}) > 1:
+            raise ConfigError(
+                f"{self.at(arm.name, DEPTH)} is -1, all blocks, but {' and '.join(modes)} have not"
+                " equally many. Write numbers, or one arm a mode."
+            )
         deepest = max(domain.probes()) if domain is not None else constant
         if deepest > most:
             raise ConfigError(
@@ -222,8 +228,8 @@ class _Reader:
                 f" blocks for finetuning.mode={' or '.join(modes)}. Use 0 to {most}."
             )
         if domain is not None and domain.kind == "choice":
-            depths = tuple(dict.fromkeys(most if d == -1 else d for d in domain.choices))
-            return replace(arm, domains={**arm.domains, DEPTH: Domain("choice", choices=depths)})
+            numbers = tuple(dict.fromkeys(most if d == -1 else d for d in domain.choices))
+            return replace(arm, domains={**arm.domains, DEPTH: Domain("choice", choices=numbers)})
         if constant == -1:
             return replace(arm, constants={**arm.constants, DEPTH: most})
         return arm

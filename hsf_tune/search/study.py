@@ -103,7 +103,7 @@ class ArmStudy:
         for attempt in range(ATTEMPTS + 1):
             if attempt == ATTEMPTS or self._search.sampler == "grid":
                 self._enqueue_unseen(number, known)
-            trial = self._ask()
+            trial = self._ask(trial_id)
             strategy = self._terms.strategy(self.arm, _decoded(self.arm, trial.params))
             if strategy is None:
                 self._fail(trial, "its blocks don't all open within the run")
@@ -137,10 +137,16 @@ class ArmStudy:
             if record is not None:
                 self._tell(Trial(self.study, trial._trial_id), record)
 
-    def _ask(self) -> Trial:
-        """Ask anew, or take up what had been asked for when the driver died."""
+    def _ask(self, trial_id: str) -> Trial:
+        """Ask anew, or take up what had been asked for when the driver died: nobody's yet, or
+        this trial's already, of which the records don't know."""
+
+        def is_orphan(trial: FrozenTrial) -> bool:
+            owner = trial.user_attrs.get(_TRIAL, trial_id)
+            return trial.state == TrialState.RUNNING and owner == trial_id
+
         trials = self.study.get_trials(deepcopy=False)
-        orphan = _first(trials, lambda t: t.state == TrialState.RUNNING and not t.user_attrs)
+        orphan = _first(trials, is_orphan)
         waiting = _first(trials, lambda t: t.state == TrialState.WAITING)
         number = orphan.number if orphan else waiting.number if waiting else len(trials)
         self.study.sampler = self._sampler(number)

@@ -159,6 +159,8 @@ def _failure(trial: str, error: Exception) -> TrialEnded:
 def _is_out_of_memory(error: Exception) -> bool:
     if isinstance(error, MemoryError):
         return True
+    if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
+        return True  # PyTorch on a CPU
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 

@@ -6,7 +6,9 @@ import pytest
 import yaml
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy
 
 DATASET = {
     "main_path": "./",
@@ -117,6 +119,21 @@ def test_later_settings_win_over_earlier_ones(tmp_path, layers, expected):
         flags={"models.lr": layers.get("flag")},
     )
     assert config.models.lr == expected
+
+
+@pytest.mark.parametrize(
+    ("words", "flag", "seed"), [([], None, 5), (["seed=6"], None, 6), (["seed=6"], 7, 7)]
+)
+def test_the_seed_of_a_strategy_file_gives_way_to_the_command_line(
+    dataset_yaml, tmp_path, words, flag, seed
+):
+    path = tmp_path / "best.yaml"
+    config = compose(f"datasets='{dataset_yaml}'").to_dict()
+    split = Split("finetune", 1, ("a/1",), ())
+    saved = SavedStrategy({"models.lr": 0.02}, config, split, 5, 1, "32-true", "", "", "")
+    save_strategy(path, saved)
+    found = compose(f"strategy={path}", *words, flags={"seed": flag})
+    assert (found.seed, found.models.lr) == (seed, 0.02)
 
 
 def test_a_dataset_hint_moves_out_channels_of_both_groups(tmp_path):

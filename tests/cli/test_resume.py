@@ -150,6 +150,19 @@ def test_where_and_how_fast_trials_run_may_change(begun, searching):
     assert (search.time_budget_s, search.max_concurrent, search.cpus_per_trial) == (7200, 3, 2)
     assert (search.gpus_per_trial, search.address) == (0.5, "10.0.0.1:6379")
     assert call[0].tracking.uri == "sqlite:///other.db"
+    search = searching("--resume", "first")[2][0].search
+    assert (search.time_budget_s, search.address) == (None, None), "of one process only"
+    assert (search.max_concurrent, search.gpus_per_trial) == (3, 0.5)
+
+
+def test_what_this_machines_gpu_allows_is_not_written_down(place, words, searching, monkeypatch):
+    """A resume on another machine measures anew."""
+    fit = lambda _, config, __: config.with_values({"search.gpus_per_trial": 0.25})  # noqa: E731
+    monkeypatch.setattr(search, "fitted_to_gpu", fit)
+    _, _, call = searching("--space", "space.yaml", "--name", "own", *words)
+    assert call[0].search.gpus_per_trial == 0.25
+    written = yaml.safe_load((place / "outputs" / "own" / "config.yaml").read_text())
+    assert written["search"]["gpus_per_trial"] is None
 
 
 @pytest.mark.parametrize(
@@ -264,6 +277,18 @@ def test_a_run_stopped_before_its_first_trial_may_be_started_again(place, words,
         code, text, call = searching("--space", "space.yaml", "--name", "own", setting, *words)
         assert code == 130, text
     assert call[0].lightning.max_epochs == 2
+
+
+def test_what_a_run_stopped_before_its_first_trial_proposed_is_forgotten(place, words, searching):
+    """Or the space it is started again with would train strategies of another."""
+    start = ["--space", "space.yaml", "--name", "own", *words]
+    searching(*start)
+    folder = place / "outputs" / "own"
+    Records(folder).append(Note("proposed", "", {"arm": "gone"}))
+    (folder / "optuna.db").write_text("studies of the old space")
+    searching(*start)
+    assert "proposed" not in [note.about for note in Records(folder).notes]
+    assert not (folder / "optuna.db").exists()
 
 
 SPACES = {

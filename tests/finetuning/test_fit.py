@@ -136,11 +136,11 @@ class Killed(Exception):
     pass
 
 
-@pytest.mark.parametrize("stop_after", [0, 1, 2])
+@pytest.mark.parametrize("stop_after", [0, 1, 2, 3])
 def test_a_resumed_trial_equals_the_uninterrupted_one_to_the_last_digit(
     config, tmp_path, stop_after
 ):
-    """Stopped before, at and after the opening of a block at epoch 2."""
+    """Stopped before, at and after the opening of a block at epoch 2, and at the last epoch."""
     spec = spec_of(config, finetuning__depth=1, finetuning__unfreeze_frequency=2)
 
     def stop(event):
@@ -167,6 +167,19 @@ def test_a_resumed_trial_equals_the_uninterrupted_one_to_the_last_digit(
     assert ended.epochs == whole.epochs
     a, b = (load_file(tmp_path / d / "final.safetensors") for d in ("whole", "parts"))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_a_kill_before_the_end_is_written_keeps_the_trained_state(config, tmp_path, monkeypatch):
+    def killed(*_):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsf_tune.finetuning.fit.write_text", killed)
+        with pytest.raises(Killed):
+            run(config, spec_of(config), tmp_path / "t")
+    _, events = run(config, spec_of(config), tmp_path / "t")
+    assert [e.epoch for e in events if isinstance(e, EpochEnded)] == [3]
+    assert not (tmp_path / "t" / "last.ckpt").exists()
 
 
 def test_an_ended_trial_is_not_run_again(config, tmp_path):

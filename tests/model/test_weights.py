@@ -1,9 +1,11 @@
 import collections
+import errno
 import json
 import stat
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hsf_tune.errors import ModelError
@@ -162,6 +164,18 @@ def test_saving_is_all_or_nothing(network, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["base.safetensors"]
     assert path.read_bytes() == before
     assert stat.S_IMODE(path.stat().st_mode) == 0o644
+
+
+def test_a_full_disk_is_an_error_of_the_system(network, tmp_path, monkeypatch):
+    """safetensors says so in an error of its own, which nobody would take for a full disk."""
+
+    def fail(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("hsf_tune.model.weights.save_file", fail)
+    with pytest.raises(OSError, match="No space left") as caught:
+        save(tmp_path / "base.safetensors", network)
+    assert caught.value.errno == errno.ENOSPC
 
 
 def test_channels_last_weights_are_saved(network, tmp_path):

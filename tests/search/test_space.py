@@ -80,6 +80,10 @@ REFUSED = {
     "first number must be below the second": {"models.lr": {"log": [1e-2, 1e-4]}},
     "two numbers": {"models.lr": {"float": [1e-4, 1e-3, 1e-2]}},
     "goes up to 5, but the base model has 4 blocks": {"finetuning.depth": {"int": [1, 5]}},
+    "Write numbers, or one arm a mode": {
+        "finetuning.mode": {"choice": ["encoder", "decoder"]},
+        "finetuning.depth": {"choice": [-1, 1]},
+    },
     "starts at -1": {"finetuning.depth": {"int": [-1, 3]}},
     "depth.*1.5|depth.*integer": {"finetuning.depth": {"float": [1, 2]}},
     "lists 2 twice": {"finetuning.unfreeze_frequency": {"choice": [2, 2]}},

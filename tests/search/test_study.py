@@ -173,6 +173,17 @@ def test_proposal_cut_off_by_a_crash_is_taken_up_again(study_of):
     assert [t.state for t in study_of().study.trials] == [TrialState.RUNNING]
 
 
+def test_proposal_accepted_but_not_recorded_is_proposed_again(study_of):
+    """A driver killed between study and records leaves one trial in the study, not two."""
+    lost = study_of().propose(1, "t1", {})
+    study = study_of()
+    study.catch_up({}, {})
+    assert study.propose(1, "t1", {}) == lost
+    assert [t.user_attrs["trial"] for t in study_of().study.trials] == ["t1"]
+    other = study.propose(2, "t2", {lost.key: None})
+    assert other != lost
+
+
 def test_end_that_a_crash_kept_from_the_study_is_told_later(study_of):
     """The records know how a trial ended; the study hears of it when it is opened again."""
     study = study_of()
