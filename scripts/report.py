@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from hsf_tune.errors import HsfTuneError
+from hsf_tune.finetuning.strategy import describe
 from hsf_tune.report import write_report
 
 parser = argparse.ArgumentParser(description="Write report.html and report.json of a run again.")
@@ -18,5 +19,8 @@ if __name__ == "__main__":
     except HsfTuneError as error:
         sys.exit(f"Error: {error}")
     print(report.verdict.sentence)
-    print(f"Recommended: {report.verdict.recommendation.reason}")
+    advice = report.verdict.recommendation
+    print(
+        f"Recommended: {describe(advice.strategy) if advice.strategy else 'nothing yet'}. {advice.reason}"
+    )
     print(f"Report: {report.html}")
