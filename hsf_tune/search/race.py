@@ -408,6 +408,8 @@ class _View:
         for rung, known in enumerate(self._rungs(arm)):
             split = self.plan.explore[rung]
             for member in known:
+                if self._slot(member, rung) in self.state.done:
+                    continue  # most of them, most of the time
                 strategy = self.state.strategies[member.key]
                 trial = trial_id(arm.name, member.number, split.fold)
                 jobs.append(Job(trial, arm.name, strategy, split, self.plan.seed))
@@ -418,8 +420,10 @@ class _View:
         return any(self._score(member, 0) is None for member in self._members(arm))
 
     def _score(self, member: Member, rung: int) -> float | None:
-        fold = self.plan.explore[rung].fold
-        return self.state.done.get(Slot("explore", fold, self.plan.seed, member.key))
+        return self.state.done.get(self._slot(member, rung))
+
+    def _slot(self, member: Member, rung: int) -> Slot:
+        return Slot("explore", self.plan.explore[rung].fold, self.plan.seed, member.key)
 
     def _mean(self, member: Member, rung: int) -> float | None:
         """Mean over the folds up to this one; None while it runs, FAILED once it failed."""
@@ -441,7 +445,7 @@ class _View:
         return begun / planned, self.plan.arms.index(arm)
 
     def _is_begun(self, member: Member, rung: int) -> bool:
-        slot = Slot("explore", self.plan.explore[rung].fold, self.plan.seed, member.key)
+        slot = self._slot(member, rung)
         return slot in self.state.done or slot in self.running or slot in self.state.begun
 
     def _to_confirm(self) -> list[tuple[str, str, str]]:
