@@ -24,7 +24,7 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.records import Note, Records
 from hsf_tune.search.space import Space
-from hsf_tune.search.space_file import read_space
+from hsf_tune.search.space_file import constants_of, read_space
 
 CONFIGURATION = "configuration"  # note: what the run is made of; the last one holds
 MORE = "search.strategies_per_arm"  # may be raised, and only raised
@@ -136,7 +136,7 @@ def asked_for(
     plain = set_values(earlier.config.to_dict(), dict.fromkeys(OF_ONE_PROCESS))
     given = {key: value for key, value in flags.items() if value is not None}
     if overrides.groups:
-        constants = space_constants(earlier.space_file)
+        constants = constants_of(read_space(earlier.space_file))
         composed, _ = compose_config(
             overrides, space_constants=constants, flags=given, config_dir=config_dir
         )
@@ -144,13 +144,6 @@ def asked_for(
     plain = set_values(plain, {**overrides.values, **given})
     make_paths_absolute(plain)
     return config_from_dict(plain)
-
-
-def space_constants(path: Path) -> dict[str, Any]:
-    """What a space file sets for all its arms."""
-    content = read_space(path)
-    settings = {k: v for k, v in content.items() if k not in ("name", "arms", "start")}
-    return {k: v for k, v in settings.items() if not isinstance(v, Mapping)}
 
 
 def accepted_changes(earlier: Earlier, config: Config) -> dict[str, Any]:

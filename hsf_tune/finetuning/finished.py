@@ -152,8 +152,8 @@ def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:
 def best_weights(run: FinishedRun) -> Path:
     """The one file of weights that stands for a run.
 
-    The recommended strategy's exported model, trained on every subject, where there is one; else the recommended
-    trial's own; else a fold model of the recommended strategy.
+    The recommended strategy's exported model, trained on every subject, where there is one; else
+    the recommended trial's own; else a fold model of the recommended strategy.
 
     Raises:
         ModelError: none is left.

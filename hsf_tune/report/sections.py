@@ -90,8 +90,7 @@ def _arms(page: Page, run: Run, summary: Mapping[str, Any]) -> None:
     locked = run.dataset.get("splits", {}).get("test", [])
     if test is None and locked:
         page.text(
-            f"{len(locked)} subjects are locked away as a test set; they are scored once, at the"
-            " end of the search.",
+            f"{len(locked)} subjects are locked away as a test set and have not been scored.",
             "muted",
         )
     elif test is None:

@@ -237,7 +237,7 @@ def test_an_override_wins_over_the_strategy_file(published_layout, tiny_base, tm
 
 
 def test_the_users_own_test_part_stays_out_of_the_exported_network(
-    dataset_folder, plain_config, tmp_path, monkeypatch
+    dataset_folder, plain_config, study_words, tmp_path, monkeypatch
 ):
     """So does who is in no part: an export trains on the subjects that the run used."""
     monkeypatch.setenv("HSF_TUNE_CACHE", str(tmp_path / "cache"))
@@ -249,11 +249,7 @@ def test_the_users_own_test_part_stays_out_of_the_exported_network(
     with pytest.raises(SystemExit) as end:
         main(
             [
-                "datasets=study.yaml",
-                f"models.checkpoint={plain_config['models']['checkpoint']}",
-                "finetuning.out_channels=3",
-                "models.use_forgiving_loss=False",
-                "lightning.accelerator=cpu",
+                *study_words,
                 "tracking.enabled=False",
                 "finetuning.depth=0",
                 "lightning.max_epochs=1",

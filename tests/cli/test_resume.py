@@ -57,15 +57,8 @@ def place(tmp_path, monkeypatch, dataset_folder, plain_config):
 
 
 @pytest.fixture
-def words(plain_config):
-    return [
-        "datasets=study.yaml",
-        f"models.checkpoint={plain_config['models']['checkpoint']}",
-        "finetuning.out_channels=3",
-        "models.use_forgiving_loss=False",
-        "lightning.accelerator=cpu",
-        "tracking.enabled=False",
-    ]
+def words(study_words):
+    return [*study_words, "tracking.enabled=False"]
 
 
 @pytest.fixture

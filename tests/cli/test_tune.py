@@ -56,18 +56,7 @@ def place(tmp_path_factory, plain_config):
 
 
 @pytest.fixture(scope="module")
-def words(place, plain_config):
-    return [
-        "datasets=study.yaml",
-        f"models.checkpoint={plain_config['models']['checkpoint']}",
-        "finetuning.out_channels=3",
-        "models.use_forgiving_loss=False",
-        "lightning.accelerator=cpu",
-    ]
-
-
-@pytest.fixture(scope="module")
-def searched(place, words):
+def searched(place, study_words):
     """A finished search of two arms with two strategies each, and what it printed."""
     done = command(
         "tune.py",
@@ -81,7 +70,7 @@ def searched(place, words):
         "search.folds=2",
         "search.keep=[1]",
         "search.n_startup_trials=1",
-        *words,
+        *study_words,
         cwd=place,
         cache=place / "cache",
     )
@@ -174,7 +163,7 @@ def test_going_on_with_a_finished_search_runs_nothing_again(searched, place):
     assert text.count('"trial_started"') == len(before)
 
 
-def test_a_name_that_is_taken_is_refused_and_left_alone(searched, place, words):
+def test_a_name_that_is_taken_is_refused_and_left_alone(searched, place, study_words):
     folder, _ = searched
     before = (folder / "trials.jsonl").read_bytes()
     done = command(
@@ -183,7 +172,7 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(searched, place, words):
         "space.yaml",
         "--name",
         "first",
-        *words,
+        *study_words,
         cwd=place,
         cache=place / "cache",
     )
@@ -192,7 +181,7 @@ def test_a_name_that_is_taken_is_refused_and_left_alone(searched, place, words):
     assert (folder / "trials.jsonl").read_bytes() == before
 
 
-def test_a_dry_run_shows_the_plan_and_writes_nothing(place, words):
+def test_a_dry_run_shows_the_plan_and_writes_nothing(place, study_words):
     done = command(
         "tune.py",
         "--space",
@@ -200,7 +189,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, words):
         "--dry-run",
         "--name",
         "dry",
-        *words,
+        *study_words,
         cwd=place,
         cache=place / "cache",
     )
@@ -222,12 +211,12 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, words):
     ],
 )
 def test_a_mistake_gets_one_clear_error_and_exit_code_1(
-    place, words, given, message, monkeypatch, capsys
+    place, study_words, given, message, monkeypatch, capsys
 ):
     monkeypatch.chdir(place)
     monkeypatch.setenv("HSF_TUNE_CACHE", str(place / "cache"))
     with pytest.raises(SystemExit) as end:
-        main([*words, *given])
+        main([*study_words, *given])
     assert end.value.code == 1
     error = " ".join(capsys.readouterr().err.split())
     assert message in error

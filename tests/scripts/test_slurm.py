@@ -106,6 +106,13 @@ def wait_until(there):
     raise AssertionError("it did not come to it in 30 s")
 
 
+def signalled(job, process, number):
+    """Send a signal to a job whose search has begun; what it printed to its end."""
+    wait_until(lambda: called(job, "tune"))
+    process.send_signal(number)
+    return process.communicate(timeout=60)[0]
+
+
 def begin(job, name):
     """Make the folder of a run that was begun."""
     (job.place / name).mkdir(parents=True)
@@ -152,9 +159,7 @@ def test_every_node_of_the_job_gets_a_ray_node_and_none_is_left_over(job):
 
 def test_when_time_is_nearly_up_the_search_stops_and_the_job_is_requeued(job):
     process = job("knee")
-    wait_until(lambda: called(job, "tune"))
-    process.send_signal(signal.SIGUSR1)
-    text, _ = process.communicate(timeout=60)
+    text = signalled(job, process, signal.SIGUSR1)
     assert process.returncode == 0, text
     assert "requeue 4711" in called(job, "scontrol")
     assert called(job, "ray-ended"), "Ray is ended before the job is requeued"
@@ -163,9 +168,7 @@ def test_when_time_is_nearly_up_the_search_stops_and_the_job_is_requeued(job):
 
 def test_a_search_that_ends_while_time_runs_out_is_not_requeued(job):
     process = job("knee", ON_TERM="0")
-    wait_until(lambda: called(job, "tune"))
-    process.send_signal(signal.SIGUSR1)
-    text, _ = process.communicate(timeout=60)
+    text = signalled(job, process, signal.SIGUSR1)
     assert process.returncode == 0
     assert "requeue 4711" not in called(job, "scontrol")
     assert "outputs/knee/report.html" in text
@@ -173,9 +176,7 @@ def test_a_search_that_ends_while_time_runs_out_is_not_requeued(job):
 
 def test_who_cancels_the_job_does_not_want_it_back(job):
     process = job("knee")
-    wait_until(lambda: called(job, "tune"))
-    process.send_signal(signal.SIGTERM)
-    text, _ = process.communicate(timeout=60)
+    text = signalled(job, process, signal.SIGTERM)
     assert process.returncode == 143
     assert "requeue 4711" not in called(job, "scontrol")
     assert "The same sbatch command goes on with it." in text
@@ -191,9 +192,7 @@ def test_an_error_of_the_search_is_not_tried_again(job):
 
 def test_a_cluster_that_refuses_to_requeue_is_told_of(job):
     process = job("knee", NO_REQUEUE="1")
-    wait_until(lambda: called(job, "tune"))
-    process.send_signal(signal.SIGUSR1)
-    text, _ = process.communicate(timeout=60)
+    text = signalled(job, process, signal.SIGUSR1)
     assert process.returncode == 143
     assert "refuses to requeue" in text
 
