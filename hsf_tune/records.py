@@ -59,6 +59,7 @@ class TrialStarted:
     opening_epochs: Mapping[str, int] = field(default_factory=dict)  # block -> epoch it opens at
     parameters_trained: int = 0  # number of weights that train once all blocks are open
     device: str = ""
+    precision: str = ""  # that `lightning.precision: auto` came to
     time: float = field(default_factory=time.time)
 
 

@@ -155,7 +155,8 @@ def _train(
             ended = fit(config, spec, trial_folder, on_event, threads=threads)
         records.write_tables()
         reason = "the one strategy of this run"
-        save_trial(folder, prepared, config, spec, ended, threads, reason)
+        record = records.trials[spec.trial]
+        save_trial(folder, prepared, config, record, spec.split, threads, reason)
         status = "finished"
         return ended
     except Stopped:

@@ -10,9 +10,8 @@ from typing import Any
 from hsf_tune.cli.prepare import Prepared, versions
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits
-from hsf_tune.finetuning.fit import TrialSpec, place
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
-from hsf_tune.records import Records, TrialEnded, TrialRecord
+from hsf_tune.records import Records, TrialRecord
 from hsf_tune.report import read_run
 from hsf_tune.search.arms import BASE, DEFAULT
 from hsf_tune.search.race import Job
@@ -42,14 +41,8 @@ def write_recommended(
     found = sorted(_explored(records, strategy or {}), key=lambda r: r.started.fold)
     if not strategy or not found:
         return False
-    record = found[0]
-    started = record.started
-    spec = TrialSpec(
-        started.trial, "explore", started.arm, strategy, splits[started.fold], started.seed
-    )
-    assert record.ended is not None
-    reason = str(recommendation["reason"])
-    save_trial(folder, prepared, config, spec, record.ended, threads, reason)
+    split = splits[found[0].started.fold]
+    save_trial(folder, prepared, config, found[0], split, threads, str(recommendation["reason"]))
     return True
 
 
@@ -57,30 +50,31 @@ def save_trial(
     folder: Path,
     prepared: Prepared,
     config: Config,
-    spec: TrialSpec,
-    ended: TrialEnded,
+    record: TrialRecord,
+    split: Split,
     threads: int,
     reason: str,
 ) -> None:
-    """Write `best_strategy.yaml` for one trial; `finetune.py strategy=FILE` repeats it."""
-    placement = place(config, threads)
+    """Write `best_strategy.yaml` for a trial that ended; `finetune.py strategy=FILE` repeats it."""
+    started, ended = record.started, record.ended
+    assert ended is not None
     save_strategy(
         folder / BEST,
         SavedStrategy(
-            strategy=dict(spec.strategy),
+            strategy=dict(started.strategy),
             config=config.to_dict(),
-            split=spec.split,
-            seed=spec.seed,
+            split=split,
+            seed=started.seed,
             threads=threads,
-            precision=placement.precision,
+            precision=started.precision or config.lightning.precision,
             base_name=prepared.base.name,
             base_sha256=prepared.base.sha256,
             dataset_key=prepared.store.key,
-            arm=spec.arm,
-            trial=spec.trial,
+            arm=started.arm,
+            trial=started.trial,
             explored_dice=ended.dice,
             reason=reason,
-            origin=versions() | {"accelerator": placement.accelerator},
+            origin=versions() | {"device": started.device},
         ),
     )
 

@@ -25,7 +25,7 @@ from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.weights import BaseModel, build_network, save
 from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict, write_text
 
-ENDED = "ended.json"
+MARK, ENDED = "trial.json", "ended.json"
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,11 @@ class Setting:
         plan = make_plan(config.finetuning, config.lightning, blocks_of(base))
         cases = find_cases(config.datasets)
         store = open_store(cases, config.datasets, config.store)
-        return cls(config, spec, folder, place(config, threads), base, plan, store, cases)
+        placement = place(config, threads)
+        mark = _read_mark(folder)
+        if mark and config.lightning.precision == "auto":  # as begun, if on another kind of GPU
+            placement = replace(placement, precision=mark["precision"])
+        return cls(config, spec, folder, placement, base, plan, store, cases)
 
     def network(self) -> ARUNet:
         return build_network(self.base, self.config.models.out_channels, seed=self.spec.seed)
@@ -97,6 +101,7 @@ class Setting:
             opening_epochs={name: self.plan.opening_epoch(i) for i, (name, _) in enumerate(groups)},
             parameters_trained=count_parameters(groups),
             device=str(self.placement.device),
+            precision=self.placement.precision,
         )
 
     def fingerprint(self) -> str:
@@ -118,10 +123,13 @@ class Setting:
         Raises:
             HsfTuneError: another trial, or this one with other settings, lives there.
         """
-        mark = self.folder / "trial.json"
-        wanted = {"trial": self.spec.trial, "fingerprint": self.fingerprint()}
-        if mark.exists():
-            found = json.loads(mark.read_text(encoding="utf-8"))
+        wanted = {
+            "trial": self.spec.trial,
+            "fingerprint": self.fingerprint(),
+            "precision": self.placement.precision,
+        }
+        found = _read_mark(self.folder)
+        if found:
             if found != wanted:
                 raise HsfTuneError(
                     f"{self.folder} holds trial {found.get('trial')} with other settings or other"
@@ -129,7 +137,7 @@ class Setting:
                     " move that folder away."
                 )
         else:
-            write_text(mark, json.dumps(wanted))
+            write_text(self.folder / MARK, json.dumps(wanted))
         ended = self.folder / ENDED
         if not ended.exists():
             return None
@@ -163,6 +171,15 @@ class Setting:
             about["labels_names"] = named[0]
         save(self.folder / name, network, about)
         return self.relative(name)
+
+
+def _read_mark(folder: Path) -> dict[str, Any] | None:
+    """Whose folder it is; None where it is nobody's yet."""
+    try:
+        found: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    return found
 
 
 def count_parameters(groups: list[tuple[str, torch.nn.Module]]) -> int:

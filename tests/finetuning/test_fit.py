@@ -1,6 +1,7 @@
 """One trial from start to end: what trains, what is recorded, and that it goes on as it was."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hsf_tune.data.cases import find_cases
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import Diverged, HsfTuneError
 from hsf_tune.finetuning.base import blocks_of, get_base
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import TrialSpec, fit, place
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.weights import build_network
 from hsf_tune.records import EpochEnded, TrialEnded, TrialStarted, mean_dice
@@ -180,6 +181,27 @@ def test_a_kill_before_the_end_is_written_keeps_the_trained_state(config, tmp_pa
     _, events = run(config, spec_of(config), tmp_path / "t")
     assert [e.epoch for e in events if isinstance(e, EpochEnded)] == [3]
     assert not (tmp_path / "t" / "last.ckpt").exists()
+
+
+def test_a_trial_that_goes_on_elsewhere_keeps_the_precision_it_began_in(
+    config, tmp_path, monkeypatch
+):
+    """Begun where `auto` means bf16-mixed, continued where it means full precision."""
+
+    def kill(event):
+        if isinstance(event, EpochEnded):
+            raise Killed
+
+    def place_on_a_newer_gpu(config, threads):
+        return replace(place(config, threads), precision="bf16-mixed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("hsf_tune.finetuning.setting.place", place_on_a_newer_gpu)
+        with pytest.raises(Killed):
+            run(config, spec_of(config), tmp_path / "t", kill)
+    ended, events = run(config, spec_of(config), tmp_path / "t")
+    assert events[0].precision == "bf16-mixed"
+    assert (ended.status, ended.epochs) == ("finished", 4)
 
 
 def test_an_ended_trial_is_not_run_again(config, tmp_path):
