@@ -20,7 +20,7 @@ from rich.console import Console
 
 from hsf_tune import __version__
 from hsf_tune.cli.findings import gate
-from hsf_tune.config import Config
+from hsf_tune.config import Config, ModelsConfig
 from hsf_tune.data.cache import cache_folder, fingerprints
 from hsf_tune.data.cases import Case
 from hsf_tune.data.checks import Findings, Purpose
@@ -69,6 +69,7 @@ def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
     """
     base = get_base(config)
     console.print(describe_base(base), highlight=False)
+    _note_other_architecture(config, base, console)
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
@@ -79,6 +80,18 @@ def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
     subjects = len({c.subject for c in cases})
     console.print(f"Data: {len(cases)} cases of {subjects} subjects", highlight=False)
     return Prepared(config, base, blocks_of(base), findings, store)
+
+
+def _note_other_architecture(config: Config, base: BaseModel, console: Console) -> None:
+    """Say that a value can't be had that is neither the base's nor the one written in `conf/`."""
+    for key in ("f_maps", "num_levels", "layer_order", "use_attention"):
+        asked, found = getattr(config.models, key), getattr(base.architecture, key)
+        if asked not in (found, getattr(ModelsConfig, key)):
+            console.print(
+                f"[yellow]Note:[/] models.{key}={asked} has no effect: the base model has {found},"
+                " and finetuning keeps its architecture. Choose another with models.checkpoint.",
+                highlight=False,
+            )
 
 
 def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:

@@ -189,6 +189,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, study_words):
         "--dry-run",
         "--name",
         "dry",
+        "models.f_maps=48",
         *study_words,
         cwd=place,
         cache=place / "cache",
@@ -196,6 +197,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(place, study_words):
     assert done.returncode == 0, done.stdout + done.stderr
     for word in ("Configuration", "Cases", "Splits", "Arms", "encoder", "trials", "epochs in all"):
         assert word in done.stdout
+    assert "models.f_maps=48 has no effect" in done.stdout, "the base's architecture stays"
     assert not (place / "outputs" / "dry").exists()
 
 
