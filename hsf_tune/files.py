@@ -27,3 +27,9 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file at once: readers see the old or the new text, never a part."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -25,7 +25,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hsf_tune.errors import HsfTuneError, SearchError
-from hsf_tune.files import replacing
+from hsf_tune.files import write_text
 
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
@@ -313,12 +313,6 @@ def sole_writer(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace a file at once: readers see the old or the new text, never a part."""
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
 
 
 def _append_whole(path: Path, data: bytes) -> None:

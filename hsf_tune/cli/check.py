@@ -24,7 +24,7 @@ from hsf_tune.data.checks import Findings
 from hsf_tune.data.demo import ensure_demo
 from hsf_tune.data.names import file_safe
 from hsf_tune.data.sheets import draw_sheets
-from hsf_tune.records import write_text
+from hsf_tune.files import write_text
 
 EXAMPLES = """examples:
   python scripts/check.py datasets=/data/hsf/my_dataset.yaml

@@ -28,7 +28,7 @@ from hsf_tune.data.crop import (
 from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
 from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem, subject_of
 from hsf_tune.errors import ConfigError, DataError
-from hsf_tune.records import write_text
+from hsf_tune.files import write_text
 
 EXAMPLES = """examples:
   # one label map a head, 1-7 on the left and 101-107 on the right

@@ -28,10 +28,11 @@ from hsf_tune.data.demo import ensure_demo
 from hsf_tune.data.sheets import draw_sheets
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import ConfigError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Note, Records, write_text
+from hsf_tune.records import Event, Note, Records
 from hsf_tune.tracking import RUN_FILES, MlflowTracker
 
 PACKAGES = (

@@ -25,9 +25,10 @@ from hsf_tune.cli.shell import run_command
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits, make_splits
 from hsf_tune.errors import ConfigError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.strategy import LR
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Event, Records, TrialEnded, write_text
+from hsf_tune.records import Event, Records, TrialEnded
 from hsf_tune.search.replay.grid import (
     FOLDS,
     RATES,

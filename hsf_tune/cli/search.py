@@ -39,9 +39,10 @@ from hsf_tune.cli.winner import test_jobs, write_recommended
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, sole_writer, write_text
+from hsf_tune.records import Records, sole_writer
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints

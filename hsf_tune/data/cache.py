@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hsf_tune.errors import DataError
-from hsf_tune.files import replacing
+from hsf_tune.files import write_text
 
 try:
     import fcntl
@@ -84,7 +84,7 @@ def fingerprints(paths: Iterable[Path], folder: Path) -> dict[Path, str]:
         fresh = {str(p.absolute()): [*stale[p], now, hashes[p]] for p in stale}
         merged = {k: v for k, v in _read_index(index_path).items() if k not in fresh} | fresh
         kept = dict(list(merged.items())[-_INDEX_ENTRIES:])
-        write_json(index_path, kept)
+        write_text(index_path, json.dumps(kept))
     return found
 
 
@@ -142,12 +142,6 @@ def remove_least_used(root: Path, keep: Path, limit_bytes: float) -> list[Path]:
                 total -= sizes[folder]
                 removed.append(folder)
     return removed
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replace a file at once; readers see the old or the new content, never a part."""
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(content), encoding="utf-8")
 
 
 def read_json(path: Path) -> Any:

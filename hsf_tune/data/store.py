@@ -31,12 +31,11 @@ from hsf_tune.data.cache import (
     mark_used,
     read_json,
     remove_least_used,
-    write_json,
 )
 from hsf_tune.data.cases import Case
 from hsf_tune.data.reading import Array, Grid, read_image, read_labels
 from hsf_tune.errors import DataError
-from hsf_tune.files import replacing
+from hsf_tune.files import replacing, write_text
 
 Progress = Callable[[int, int], None]  # cases done, cases in all
 
@@ -172,7 +171,7 @@ def open_store(
                 wanting = [case for case in cases if case.id not in entries]
                 entries |= _built(folder, wanting, datasets, prints, progress)
                 ordered = {case.id: entries[case.id] for case in cases}
-                write_json(folder / MANIFEST, {"version": _VERSION, "cases": ordered})
+                write_text(folder / MANIFEST, json.dumps({"version": _VERSION, "cases": ordered}))
             remove_least_used(root, folder, store.limit_gb * 1e9)
         else:
             mark_used(folder)

@@ -14,6 +14,7 @@ import torch
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError, ModelError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.finished import (
     EXPORT,
     EXPORTED_STRATEGY,
@@ -24,7 +25,7 @@ from hsf_tune.finetuning.finished import (
 )
 from hsf_tune.finetuning.fit import FINAL, TrialSpec, fit
 from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
-from hsf_tune.records import Event, write_text
+from hsf_tune.records import Event
 
 
 def train_single(

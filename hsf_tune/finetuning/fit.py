@@ -23,7 +23,7 @@ from pytorch_lightning.plugins.environments import LightningEnvironment
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
 from hsf_tune.data.module import CropsDataModule
-from hsf_tune.files import replacing
+from hsf_tune.files import replacing, write_text
 from hsf_tune.finetuning.callbacks import TrialReporter
 from hsf_tune.finetuning.evaluate import evaluate
 from hsf_tune.finetuning.module import FinetuningModule
@@ -32,7 +32,7 @@ from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.schedule import Plan
 from hsf_tune.finetuning.setting import ENDED, Setting, TrialSpec, count_parameters
 from hsf_tune.model.arunet import ARUNet
-from hsf_tune.records import Event, Score, TrialEnded, event_to_dict, mean_dice, write_text
+from hsf_tune.records import Event, Score, TrialEnded, event_to_dict, mean_dice
 
 __all__ = ["TrialSpec", "fit", "place"]
 

@@ -16,6 +16,7 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.splits import Split
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import blocks_of, get_base
 from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
@@ -23,7 +24,7 @@ from hsf_tune.finetuning.schedule import Plan, make_plan
 from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.weights import BaseModel, build_network, save
-from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict, write_text
+from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict
 
 MARK, ENDED = "trial.json", "ended.json"
 

@@ -18,8 +18,8 @@ import yaml
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
-from hsf_tune.records import write_text
 
 MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
 LR, MAX_EPOCHS = "models.lr", "lightning.max_epochs"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.records import TrialRecord, write_text
+from hsf_tune.files import write_text
+from hsf_tune.records import TrialRecord
 from hsf_tune.report.page import Page
 from hsf_tune.report.pictures import write_pictures
 from hsf_tune.report.run import Run, read_run

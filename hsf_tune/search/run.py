@@ -15,7 +15,8 @@ from typing import Literal
 
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits
-from hsf_tune.records import Note, Records, sole_writer, write_text
+from hsf_tune.files import write_text
+from hsf_tune.records import Note, Records, sole_writer
 from hsf_tune.search.arms import Space
 from hsf_tune.search.coordinator import (
     ChooseTest,

@@ -24,8 +24,8 @@ from typing import Any
 from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, SearchError
+from hsf_tune.files import write_text
 from hsf_tune.finetuning.strategy import describe, strategy_key
-from hsf_tune.records import write_text
 from hsf_tune.search.arms import Space
 from hsf_tune.search.space import build_space
 
