@@ -30,6 +30,8 @@ from hsf_tune.files import write_text
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
 Phase = Literal["explore", "confirm", "test", "finetune", "base"]
+BASE, DEFAULT, RECOMMENDED = "base", "documented_default", "recommended"
+NO_ARMS = (BASE, DEFAULT, RECOMMENDED)  # what trials outside of all arms carry as their arm
 
 
 class Score(NamedTuple):

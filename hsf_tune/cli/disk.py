@@ -20,7 +20,7 @@ from hsf_tune.errors import SearchError
 from hsf_tune.finetuning.base import network_architecture
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.search.arms import BASE
+from hsf_tune.records import BASE
 from hsf_tune.search.race import Expected, RacePlan
 
 STATE = 3  # a running trial's state in sizes of the weights: these, and two moments of each

@@ -11,9 +11,8 @@ from hsf_tune.cli.prepare import Prepared, versions
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
-from hsf_tune.records import Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord
 from hsf_tune.report import read_run
-from hsf_tune.search.arms import BASE, DEFAULT
 from hsf_tune.search.race import Job
 
 BEST = "best_strategy.yaml"
@@ -90,7 +89,7 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
     run = read_run(folder)
     others = sorted({s for split in splits.explore for s in (*split.train, *split.validate)})
     split = Split("test", 1, tuple(others), splits.test)
-    wanted = {"recommended": run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
+    wanted = {RECOMMENDED: run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
     if any(record.started.arm == BASE for record in run.trials):
         wanted[BASE] = {}
     opened = [t.started for t in run.trials if t.started.phase == "test"]

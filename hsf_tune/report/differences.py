@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 
 from hsf_tune.config import VerdictConfig
 from hsf_tune.figures.palette import INK, MUTED
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import Marks, dressed, faded, group_colors, shown_name
 from hsf_tune.verdict.claims import Difference
@@ -21,7 +22,7 @@ def title_of(difference: Difference) -> str:
     """What is compared with what, and as what."""
     a, b = (shown_name(name) for name in difference.between)
     claim = "arms" if difference.claim == "arm" else "best strategies"
-    if difference.between[1] in ("base", "documented_default"):
+    if difference.between[1] in (BASE, DEFAULT):
         claim = "strategy"
     return f"{a} − {b} ({claim})"
 
@@ -70,7 +71,7 @@ def intervals_figure(differences: Sequence[Difference], margins: VerdictConfig) 
 def subjects_figure(run: Run) -> go.Figure:
     """Each subject's difference in the main tests, sorted, with mean and 95 % interval."""
     tested = run.verdict.differences
-    chosen = ([d for d in tested if d.between[1] != "base"] or tested)[:3]
+    chosen = ([d for d in tested if d.between[1] != BASE] or tested)[:3]
     figure = make_subplots(
         cols=len(chosen), subplot_titles=[title_of(d) for d in chosen], horizontal_spacing=0.06
     )

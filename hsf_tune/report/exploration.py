@@ -11,9 +11,10 @@ from plotly.subplots import make_subplots
 
 from hsf_tune.figures.palette import FAINT, INK, MUTED
 from hsf_tune.finetuning.strategy import LR, describe
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import dressed, faded, group_colors, shown_name
-from hsf_tune.verdict.scores import BASE, DEFAULT, Explored, identity, mean_over_subjects
+from hsf_tune.verdict.scores import Explored, identity, mean_over_subjects
 
 
 def race_figure(run: Run) -> go.Figure:

@@ -14,10 +14,11 @@ from matplotlib.figure import Figure
 from hsf_tune import figures
 from hsf_tune.figures.canvas import blank
 from hsf_tune.figures.palette import FAINT, INK, MUTED
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.differences import title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import group_colors, shown_name
-from hsf_tune.verdict.scores import BASE, DEFAULT, Confirmed, identity
+from hsf_tune.verdict.scores import Confirmed, identity
 
 FOLDER = "figures"
 JITTER = 0.12  # sideways, so that subjects of equal Dice stay apart

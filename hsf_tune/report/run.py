@@ -19,12 +19,10 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe
-from hsf_tune.records import Note, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, Records, TrialRecord
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.judge import judge
 from hsf_tune.verdict.scores import (
-    BASE,
-    DEFAULT,
     Confirmation,
     Explored,
     gather,
@@ -117,7 +115,7 @@ class Run:
     def _other_opening(self, now: Mapping[str, Any]) -> Iterator[str]:
         """The locked test set was opened for another strategy than is recommended now."""
         opened = [t.started for t in self.trials if t.started.phase == "test"]
-        scored = next((s.strategy for s in opened if s.arm == "recommended"), None)
+        scored = next((s.strategy for s in opened if s.arm == RECOMMENDED), None)
         known = {identity(s.strategy) for s in opened}
         if scored is not None and identity(now) not in known:
             yield (

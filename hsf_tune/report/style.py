@@ -8,10 +8,11 @@ from typing import Any
 import plotly.graph_objects as go
 
 from hsf_tune.figures.palette import FAINT, INK, MUTED, arm_colors
+from hsf_tune.records import BASE, DEFAULT
 
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 HAZE = "rgba(255,255,255,0.7)"  # behind a text that crosses a curve
-BASELINE_NAMES = {"base": "unchanged base", "documented_default": "documented default"}
+BASELINE_NAMES = {BASE: "unchanged base", DEFAULT: "documented default"}
 PLOT_CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -22,7 +23,7 @@ PLOT_CONFIG = {
 
 def group_colors(arms: Sequence[str]) -> Mapping[str, str]:
     """A colour for each arm, greys for the baselines."""
-    return {**arm_colors(arms), "documented_default": INK, "base": MUTED}
+    return {**arm_colors(arms), DEFAULT: INK, BASE: MUTED}
 
 
 def dressed(figure: go.Figure, height_px: int, **layout: Any) -> go.Figure:

@@ -13,12 +13,12 @@ from typing import Any
 import jsonschema
 import numpy as np
 
-from hsf_tune.records import TrialRecord, mean_dice
+from hsf_tune.records import BASE, DEFAULT, TrialRecord, mean_dice
 from hsf_tune.report.run import Run
 from hsf_tune.verdict.claims import Level
 from hsf_tune.verdict.difference import estimate
 from hsf_tune.verdict.plain import level_fields, verdict_fields
-from hsf_tune.verdict.scores import BASE, DEFAULT, Confirmation, Explored, identity
+from hsf_tune.verdict.scores import Confirmation, Explored, identity
 
 
 def summarise(run: Run) -> dict[str, Any]:

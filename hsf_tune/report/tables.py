@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsf_tune.finetuning.strategy import describe
-from hsf_tune.records import TrialRecord, label_means
+from hsf_tune.records import BASE, DEFAULT, TrialRecord, label_means
 from hsf_tune.report.differences import title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import shown_name
 from hsf_tune.report.volumes import MANUAL, PREDICTED, Agreement
 from hsf_tune.verdict.claims import Difference
-from hsf_tune.verdict.scores import BASE, DEFAULT, Confirmed, mean_over_subjects
+from hsf_tune.verdict.scores import Confirmed, mean_over_subjects
 
 NOTHING, NARROW = "–", "\u00a0"  # a dash; a space that no line breaks at
 

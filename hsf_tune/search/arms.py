@@ -26,7 +26,6 @@ from hsf_tune.finetuning.strategy import (
 )
 from hsf_tune.search.domain import Domain
 
-BASE, DEFAULT = "base", "documented_default"  # names that trials outside of all arms carry
 ENUMERABLE = 10_000  # combinations up to which an arm's strategies are counted
 
 

@@ -21,8 +21,8 @@ from typing import NamedTuple
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import Records, TrialRecord
-from hsf_tune.search.arms import BASE, DEFAULT, Arm, Space
+from hsf_tune.records import BASE, DEFAULT, Records, TrialRecord
+from hsf_tune.search.arms import Arm, Space
 
 Strategy = Mapping[str, object]
 FAILED = -math.inf  # where a trial that failed or was pruned ranks

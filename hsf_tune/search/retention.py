@@ -10,8 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import Records
-from hsf_tune.search.arms import DEFAULT
+from hsf_tune.records import DEFAULT, Records
 from hsf_tune.search.race import FINALISTS
 
 WEIGHTS = ("*.ckpt", "*.safetensors")

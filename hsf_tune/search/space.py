@@ -15,7 +15,8 @@ from typing import Any
 from hsf_tune.config import Config, get_value
 from hsf_tune.errors import ConfigError, did_you_mean
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE
-from hsf_tune.search.arms import BASE, DEFAULT, Arm, Space, Terms
+from hsf_tune.records import NO_ARMS
+from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.domain import Domain, parse_domain
 from hsf_tune.search.space_file import find_space, read_space
 
@@ -186,10 +187,10 @@ class _Reader:
             seen[mark] = arm.name
 
     def _arm(self, name: str, keys: Any, shared: Mapping[str, Domain]) -> Arm:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in (BASE, DEFAULT):
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in NO_ARMS:
             raise ConfigError(
                 f"{self.where}: '{name}' can't name an arm. Use letters, digits and underscores,"
-                f" and not '{BASE}' or '{DEFAULT}'."
+                f" and not one of {', '.join(NO_ARMS)}."
             )
         if not isinstance(keys, Mapping):
             raise ConfigError(f"{self.at(name)} holds {keys!r}, expected keys with their values.")

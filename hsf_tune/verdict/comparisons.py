@@ -14,10 +14,11 @@ from itertools import combinations
 import numpy as np
 
 from hsf_tune.config import VerdictConfig
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.claims import Claim, Difference
 from hsf_tune.verdict.decision import Status, decide, holm, subjects_needed
 from hsf_tune.verdict.difference import Estimate, bootstrap_interval, estimate, sign_flip_p
-from hsf_tune.verdict.scores import BASE, DEFAULT, Confirmation, Confirmed
+from hsf_tune.verdict.scores import Confirmation, Confirmed
 
 
 @dataclass(frozen=True)

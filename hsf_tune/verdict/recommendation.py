@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from hsf_tune.records import DEFAULT
 from hsf_tune.verdict.claims import Recommendation
 from hsf_tune.verdict.difference import estimate
-from hsf_tune.verdict.scores import DEFAULT, Confirmation, Confirmed, Explored
+from hsf_tune.verdict.scores import Confirmation, Confirmed, Explored
 
 
 def recommend(

@@ -16,11 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hsf_tune.finetuning.strategy import describe
-from hsf_tune.records import Score, TrialRecord, mean_dice, subject_means
+from hsf_tune.records import BASE, DEFAULT, Score, TrialRecord, mean_dice, subject_means
 from hsf_tune.verdict.difference import Floats
-
-BASE, DEFAULT = "base", "documented_default"
-BASELINE_ARMS = {BASE: BASE, DEFAULT: DEFAULT, "default": DEFAULT}  # arm of a trial -> its role
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,9 +192,7 @@ def _failures(trials: Sequence[TrialRecord]) -> Iterator[str]:
 
 def _role(trial: TrialRecord) -> str:
     """The arm that a trial counts for, or the baseline that it is."""
-    if not trial.started.strategy:
-        return BASE
-    return BASELINE_ARMS.get(trial.started.arm, trial.started.arm)
+    return trial.started.arm if trial.started.strategy else BASE
 
 
 def _confirmed(

@@ -5,6 +5,7 @@ Numbers come ready; nothing is decided here.
 
 from __future__ import annotations
 
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.claims import Difference, Verdict
 
 NOT_CONFIRMED = (
@@ -16,8 +17,8 @@ _NAMES = {
     "decoder": "the decoder",
     "full": "the whole network",
     "head": "the final convolution alone",
-    "documented_default": "the documented default",
-    "base": "the unchanged base model",
+    DEFAULT: "the documented default",
+    BASE: "the unchanged base model",
 }
 
 
@@ -60,7 +61,7 @@ def verdict(found: Verdict, n_subjects: int) -> str:
     return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)}{others}"
 
 
-_BASELINES = ("documented_default", "base")
+_BASELINES = (DEFAULT, BASE)
 
 
 def difference(found: Difference) -> str:
@@ -81,7 +82,7 @@ def difference(found: Difference) -> str:
 def _single_arm(found: Verdict) -> str:
     arm = next(iter(found.arms))
     text = f"The search had one arm ({name_of(arm)}), so there is no other to compare it with."
-    tests = [difference(d) for d in found.differences if d.between[1] == "documented_default"]
+    tests = [difference(d) for d in found.differences if d.between[1] == DEFAULT]
     return " ".join([text, *tests])
 
 

@@ -17,8 +17,8 @@ from typing import Any
 import optuna
 
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS, strategy_key
-from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
-from hsf_tune.search.arms import DEFAULT, Arm, Space, Terms
+from hsf_tune.records import DEFAULT, EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
+from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 from hsf_tune.search.race import (

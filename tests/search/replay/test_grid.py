@@ -10,8 +10,7 @@ import pytest
 from hsf_tune.config import config_from_dict
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import Records, TrialEnded
-from hsf_tune.search.arms import DEFAULT
+from hsf_tune.records import DEFAULT, Records, TrialEnded
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.race import Job, make_plan
 from hsf_tune.search.replay.grid import (
