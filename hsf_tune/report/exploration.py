@@ -10,11 +10,11 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hsf_tune.figures.palette import FAINT, INK, MUTED
-from hsf_tune.finetuning.strategy import LR, describe
+from hsf_tune.finetuning.strategy import LR, describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import dressed, faded, group_colors, shown_name
-from hsf_tune.verdict.scores import Explored, identity, mean_over_subjects
+from hsf_tune.verdict.scores import Explored, mean_over_subjects
 
 
 def race_figure(run: Run) -> go.Figure:
@@ -25,7 +25,7 @@ def race_figure(run: Run) -> go.Figure:
     )
     colors = group_colors(run.arms)
     for column, arm in enumerate(arms, start=1):
-        chosen = {identity(s) for s in run.finalists.get(arm, [])}
+        chosen = {strategy_key(s) for s in run.finalists.get(arm, [])}
         members = [e for e in run.explored if e.arm == arm]
         for one in sorted(members, key=lambda e: e.key in chosen):
             strong = one.key in chosen
@@ -206,11 +206,11 @@ def _cost_points(run: Run) -> list[dict[str, Any]]:
     confirmed = {c.key: mean_over_subjects(c.dice) for c in everyone}
     named = {c.key: c.arm for c in everyone if c.arm in (BASE, DEFAULT)}
     if run.documented_default is not None:
-        named[identity(run.documented_default)] = DEFAULT
+        named[strategy_key(run.documented_default)] = DEFAULT
     groups = {e.key: e.arm for e in reversed(run.explored)} | named
     points = []
     for key in {**confirmed, **groups}:
-        trials = [t for t in run.trials if identity(t.started.strategy) == key and t.finished]
+        trials = [t for t in run.trials if strategy_key(t.started.strategy) == key and t.finished]
         explored = [e for e in run.explored if e.key == key]
         dice = confirmed.get(key) or (explored[0].dice if explored else None)
         if not trials or dice is None or not np.isfinite(dice):

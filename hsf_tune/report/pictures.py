@@ -14,11 +14,12 @@ from matplotlib.figure import Figure
 from hsf_tune import figures
 from hsf_tune.figures.canvas import blank
 from hsf_tune.figures.palette import FAINT, INK, MUTED
+from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.differences import title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import group_colors, shown_name
-from hsf_tune.verdict.scores import Confirmed, identity
+from hsf_tune.verdict.scores import Confirmed
 
 FOLDER = "figures"
 JITTER = 0.12  # sideways, so that subjects of equal Dice stay apart
@@ -86,7 +87,7 @@ def race_picture(run: Run) -> Figure:
     figure = blank(3.8, "The race over folds")
     panels = figure.subplots(1, max(1, len(arms)), sharey=True, squeeze=False)[0]
     for axes, arm in zip(panels, arms, strict=False):
-        chosen = {identity(s) for s in run.finalists.get(arm, [])}
+        chosen = {strategy_key(s) for s in run.finalists.get(arm, [])}
         for one in (e for e in run.explored if e.arm == arm):
             folds = sorted(one.dice_of_fold)
             running = np.cumsum([one.dice_of_fold[f] for f in folds]) / np.arange(1, len(folds) + 1)

@@ -23,10 +23,10 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.figures.palette import label_color
+from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.model.labels import is_free
 from hsf_tune.records import TrialRecord, subject_means
 from hsf_tune.report.run import Run
-from hsf_tune.verdict.scores import identity
 
 Labels = NDArray[np.uint8]
 PLANES = ("sagittal", "coronal", "axial")  # axes of a RAS+ volume
@@ -127,7 +127,7 @@ class _Scene:
         found: dict[str, tuple[Labels, Any]] = {}
         voters: dict[str, set[str]] = {}
         for trial in trials:
-            voter = identity(trial.started.strategy)
+            voter = strategy_key(trial.started.strategy)
             if voter not in confirmed:
                 continue
             with np.load(_predictions(self.run, trial)) as kept:

@@ -18,7 +18,7 @@ import yaml
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.finetuning.schedule import n_blocks
-from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe
+from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, Records, TrialRecord
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.judge import judge
@@ -27,7 +27,6 @@ from hsf_tune.verdict.scores import (
     Explored,
     gather,
     gather_exploration,
-    identity,
     subjects_of_fold_1,
 )
 
@@ -69,7 +68,7 @@ class Run:
     def _members(self) -> dict[str, list[str]] | None:
         """arm -> identities of its finalists, as last noted; None while none are noted."""
         found = {
-            note.data["arm"]: [identity(one["strategy"]) for one in note.data["finalists"]]
+            note.data["arm"]: [strategy_key(one["strategy"]) for one in note.data["finalists"]]
             for note in self.notes("finalists")
         }
         return found or None
@@ -86,7 +85,7 @@ class Run:
         scored = {one.key: one for one in found}
         known = {(one.arm, one.key) for one in found}
         for note in self.notes("proposed"):
-            arm, key = note.data["arm"], identity(note.data["strategy"])
+            arm, key = note.data["arm"], strategy_key(note.data["strategy"])
             if key in scored and (arm, key) not in known:
                 known.add((arm, key))
                 found.append(replace(scored[key], arm=arm))
@@ -116,8 +115,8 @@ class Run:
         """The locked test set was opened for another strategy than is recommended now."""
         opened = [t.started for t in self.trials if t.started.phase == "test"]
         scored = next((s.strategy for s in opened if s.arm == RECOMMENDED), None)
-        known = {identity(s.strategy) for s in opened}
-        if scored is not None and identity(now) not in known:
+        known = {strategy_key(s.strategy) for s in opened}
+        if scored is not None and strategy_key(now) not in known:
             yield (
                 f"The locked test set was opened for {describe(scored)}; the recommendation has"
                 " changed since, and has no score on it."
@@ -150,11 +149,11 @@ class Run:
 
     def trials_of(self, strategy: Mapping[str, Any], *phases: str) -> list[TrialRecord]:
         """All trials of a strategy in these phases (all phases if none is given)."""
-        key = identity(strategy)
+        key = strategy_key(strategy)
         return [
             t
             for t in self.trials
-            if identity(t.started.strategy) == key and (not phases or t.started.phase in phases)
+            if strategy_key(t.started.strategy) == key and (not phases or t.started.phase in phases)
         ]
 
     def curves_of(self, strategy: Mapping[str, Any]) -> list[TrialRecord]:

@@ -13,12 +13,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 
+from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import BASE, DEFAULT, TrialRecord, mean_dice
 from hsf_tune.report.run import Run
 from hsf_tune.verdict.claims import Level
 from hsf_tune.verdict.difference import estimate
 from hsf_tune.verdict.plain import level_fields, verdict_fields
-from hsf_tune.verdict.scores import Confirmation, Explored, identity
+from hsf_tune.verdict.scores import Confirmation, Explored
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def total_seconds(trials: Sequence[TrialRecord]) -> float:
 def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
     """Costs of all the arm's trials; Dice of its finalists, and the best one of them."""
     trials = [t for t in run.trials if t.started.arm == arm]
-    keys = {identity(s) for s in run.finalists.get(arm, [])}
+    keys = {strategy_key(s) for s in run.finalists.get(arm, [])}
     explored = [e for e in run.explored if e.arm == arm and e.key in keys]
     best = run.finalists.get(arm, [None])[0]
     return {
@@ -68,7 +69,7 @@ def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
         "explored_dice": _explored_dice(explored),
         "best_strategy": None if best is None else dict(best),
         "best_explored_dice": _explored_dice(
-            [e for e in explored if best is not None and e.key == identity(best)]
+            [e for e in explored if best is not None and e.key == strategy_key(best)]
         ),
         **level_fields(run.verdict.arms.get(arm)),
     }
@@ -84,7 +85,7 @@ def _baseline(run: Run, strategy: Mapping[str, Any], name: str) -> dict[str, Any
     trials = run.trials_of(strategy)
     if not trials:
         return None
-    explored = [e for e in run.explored if e.key == identity(strategy)]
+    explored = [e for e in run.explored if e.key == strategy_key(strategy)]
     dice = _explored_dice(explored)
     if dice is None:
         scored = [t for t in trials if t.started.phase in ("explore", "base") and t.finished]

@@ -6,7 +6,6 @@ The confirmation alone is quoted; the exploration's scores stand beside it.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsf_tune.finetuning.strategy import describe
+from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT, Score, TrialRecord, mean_dice, subject_means
 from hsf_tune.verdict.difference import Floats
 
@@ -104,11 +103,6 @@ def mean_over_subjects(cells: Floats) -> float:
     return float((sums / known.sum(axis=1)[rows]).mean())
 
 
-def identity(strategy: Mapping[str, Any]) -> str:
-    """Text that is equal for equal strategies."""
-    return json.dumps(dict(strategy), sort_keys=True)
-
-
 def gather(
     trials: Iterable[TrialRecord],
     documented_default: Mapping[str, Any] | None = None,
@@ -122,7 +116,7 @@ def gather(
         documented_default: its canonical strategy, where it may also be a finalist of an
             arm: then its trials ran once and serve as both.
         phase: "confirm" or "test".
-        members: arm -> identities of its finalists; a strategy that two arms hand on is run
+        members: arm -> keys of its finalists; a strategy that two arms hand on is run
             once and counts for both. None: a trial counts for the arm it carries.
     """
     trials = list(trials)
@@ -133,7 +127,7 @@ def gather(
     seeds = tuple(sorted({t.started.seed for t in done}))
     by_role: dict[tuple[str, str], list[TrialRecord]] = {}
     for t in done:
-        by_role.setdefault((_role(t), identity(t.started.strategy)), []).append(t)
+        by_role.setdefault((_role(t), strategy_key(t.started.strategy)), []).append(t)
     made = [_confirmed(*role, found, subjects, seeds) for role, found in sorted(by_role.items())]
     made = [c for c in made if not np.isnan(c.dice).all()]
     finalists, dropped = _complete_finalists(_by_arm(made, members))
@@ -158,7 +152,7 @@ def gather_exploration(trials: Iterable[TrialRecord]) -> list[Explored]:
             continue
         value = t.ended.dice if t.ended.dice is not None else mean_dice(t.ended.scores)
         if not np.isnan(value) and t.started.strategy:
-            name = (t.started.arm, identity(t.started.strategy))
+            name = (t.started.arm, strategy_key(t.started.strategy))
             strategies[name] = t.started.strategy
             dice.setdefault(name, {})[t.started.fold] = value
     return [Explored(key, arm, strategies[arm, key], d) for (arm, key), d in dice.items()]
@@ -179,7 +173,7 @@ def _failures(trials: Sequence[TrialRecord]) -> Iterator[str]:
     by_key: dict[str, list[TrialRecord]] = {}
     for t in trials:
         if t.ended is not None:
-            by_key.setdefault(identity(t.started.strategy), []).append(t)
+            by_key.setdefault(strategy_key(t.started.strategy), []).append(t)
     for members in by_key.values():
         reasons = [t.ended.reason for t in members if t.ended and t.ended.status == "failed"]
         if reasons:
@@ -264,5 +258,5 @@ def _complete_finalists(
 
 
 def _default(made: list[Confirmed], strategy: Mapping[str, Any] | None) -> Confirmed | None:
-    key = None if strategy is None else identity(strategy)
+    key = None if strategy is None else strategy_key(strategy)
     return next((c for c in made if c.arm == DEFAULT or c.key == key), None)

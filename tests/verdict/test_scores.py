@@ -5,11 +5,11 @@ import math
 import numpy as np
 import pytest
 
+from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import Score, TrialEnded, TrialRecord, TrialStarted
 from hsf_tune.verdict.scores import (
     gather,
     gather_exploration,
-    identity,
     subjects_of_fold_1,
 )
 
@@ -64,7 +64,7 @@ def test_a_strategy_that_two_arms_hand_on_counts_for_both(make_trial):
             make_trial("encoder", ENCODER, {"d/s1": 0.8}),
             make_trial("encoder", other, {"d/s1": 0.7}),
         ],
-        members={"encoder": [identity(ENCODER)], "wide": [identity(ENCODER)]},
+        members={"encoder": [strategy_key(ENCODER)], "wide": [strategy_key(ENCODER)]},
     )
     assert {arm: [c.arm for c in f] for arm, f in found.finalists.items()} == {
         "encoder": ["encoder"],
