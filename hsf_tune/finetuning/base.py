@@ -73,15 +73,7 @@ def blocks_of(base: BaseModel) -> dict[str, int]:
 
 def network_architecture(base: BaseModel, models: ModelsConfig) -> Architecture:
     """The base's own architecture with the number of channels that the finetuned one has."""
-    a = base.architecture
-    return Architecture(
-        in_channels=a.in_channels,
-        out_channels=models.out_channels,
-        f_maps=a.f_maps,
-        num_levels=a.num_levels,
-        layer_order=a.layer_order,
-        use_attention=a.use_attention,
-    )
+    return replace(base.architecture, out_channels=models.out_channels)
 
 
 def base_comparable(base: BaseModel, config: Config) -> bool:

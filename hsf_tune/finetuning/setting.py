@@ -17,7 +17,7 @@ from hsf_tune.data.splits import Split
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.files import write_text
-from hsf_tune.finetuning.base import blocks_of, get_base
+from hsf_tune.finetuning.base import blocks_of, get_base, network_architecture
 from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.schedule import Plan, make_plan
@@ -82,9 +82,8 @@ class Setting:
 
     def groups(self) -> list[tuple[str, torch.nn.Module]]:
         """What trains, in the order of opening: names and sizes, without the weights."""
-        channels = self.config.models.out_channels
         with torch.device("meta"):
-            network = ARUNet(replace(self.base.architecture, out_channels=channels))
+            network = ARUNet(network_architecture(self.base, self.config.models))
         return trainable_groups(network, self.config, self.plan)
 
     def started(self) -> TrialStarted:
