@@ -238,7 +238,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
     lines = [
         f"{table.name}: {len(table.strategies)} strategies on {len(table.folds)} folds of at least"
         f" {smallest_fold(table)} subjects, {whole.trainings} trainings, {whole.epochs} epochs.",
-        f"Best: {table.arms[best]}, {describe(table.strategies[best])}: Dice"
+        f"Best: {describe(table.strategies[best])} (arm {table.arms[best]}): Dice"
         f" {table.true_dice[best]:.4f}. Within {tolerance:g} of it: {whole.near} strategies. Rank"
         f" correlation of fold 1 with the other folds: {agreement(table):.2f}.",
         *_default(table),
