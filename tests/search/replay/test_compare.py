@@ -122,7 +122,7 @@ def test_summary_names_best_and_default(make_table):
     """And tells how much of the grid is as good."""
     table = make_table()
     text = summary(table)
-    assert f"Best: decoder, {describe(table.strategies[table.best])}: Dice 0.7750" in text
+    assert f"Best: {describe(table.strategies[table.best])} (arm decoder): Dice 0.7750" in text
     assert "78 strategies on 4 folds of at least 4 subjects, 312 trainings, 2496 epochs" in text
 
 
