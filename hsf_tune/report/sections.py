@@ -83,7 +83,7 @@ def _arms(page: Page, run: Run, summary: Mapping[str, Any]) -> None:
     page.text(
         "Dice of an arm is the mean over its finalists, of a subject the mean over sides,"
         " contrasts and foreground labels. Explored scores are flattered by having been chosen"
-        " from; only confirmed ones, on new folds and several seeds, should be quoted.",
+        " from; only confirmed ones, on new folds, should be quoted.",
         "muted",
     )
     test = tables.test_table(summary)
