@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 
 import pytest
@@ -14,7 +13,7 @@ from hsf_tune.cli.shell import Stopped, run_command, stopping
 def test_the_first_signal_stops_what_runs_and_names_the_exit_code(number, code):
     usual = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)}
     with pytest.raises(Stopped) as stopped, stopping():
-        os.kill(os.getpid(), number)
+        signal.raise_signal(number)
     assert stopped.value.exit_code == code
     assert usual == {s: signal.getsignal(s) for s in usual}
 
@@ -23,9 +22,9 @@ def test_a_second_ctrl_c_while_the_end_is_written_stops_at_once():
     def command():
         with stopping():
             try:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
             except Stopped:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
         return 0
 
     with pytest.raises(SystemExit) as end:
