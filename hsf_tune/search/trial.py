@@ -9,7 +9,9 @@ from the last epoch that was saved.
 
 from __future__ import annotations
 
+import ctypes
 import errno
+import gc
 import importlib
 import json
 import os
@@ -184,6 +186,16 @@ def _start_afresh(seed: int, threads: int) -> None:
 
 
 def _free_memory() -> None:
+    """Give back what the trial's tensors took, to the GPU and to the system.
+
+    Each trial runs in a thread of its own, and glibc keeps the holes that freed tensors leave in
+    each thread's part of the heap: within twenty trials a worker grew from 1.4 to 6.8 GB.
+    """
+    gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # not every C library has it
+        if trim is not None:
+            trim(0)
