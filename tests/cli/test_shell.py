@@ -18,7 +18,15 @@ def test_the_first_signal_stops_what_runs_and_names_the_exit_code(number, code):
     assert usual == {s: signal.getsignal(s) for s in usual}
 
 
-def test_a_second_ctrl_c_while_the_end_is_written_stops_at_once():
+@pytest.fixture
+def usual_ctrl_c():
+    """As in a terminal; a process that a script starts in the background ignores Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_second_ctrl_c_while_the_end_is_written_stops_at_once(usual_ctrl_c):
     def command():
         with stopping():
             try:
