@@ -8,6 +8,7 @@ was killed at any moment goes on by building a coordinator from the same folder.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -39,6 +40,7 @@ from hsf_tune.search.trial import NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_
 
 RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
 VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
+DELETION_S = 2.0  # after a fault, how long the records may still be on their way out
 STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test"}
 Observer = Callable[[Event], None]
 ChooseTest = Callable[[Records], Sequence[Job]]
@@ -192,13 +194,20 @@ class Coordinator:
         try:
             action()
         except Exception as error:
-            vanished = self._vanished() if self._has_vanished else None
+            vanished = self._vanished() if self._vanishes() else None
             self.fault = self.fault or vanished or error
             logging.getLogger(__name__).debug("the search stops", exc_info=True)
 
     @property
     def _has_vanished(self) -> bool:
         return bool(self.records.trials) and not self.records.path.exists()
+
+    def _vanishes(self) -> bool:
+        """Whether the records are gone, or go now: a folder loses its files one by one."""
+        until = time.monotonic() + DELETION_S
+        while not self._has_vanished and time.monotonic() < until:
+            time.sleep(0.1)
+        return self._has_vanished
 
     def _vanished(self) -> SearchError:
         return SearchError(

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from collections import Counter
 
 import optuna
@@ -10,7 +11,9 @@ import small_search
 from filelock import FileLock
 
 from hsf_tune.errors import SearchError
-from hsf_tune.records import EpochEnded, Records, TrialEnded
+from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
+from hsf_tune.search.coordinator import Coordinator
+from hsf_tune.search.race import make_plan
 from hsf_tune.search.run import plan_search, run_search
 from hsf_tune.search.study import open_storage
 
@@ -243,6 +246,24 @@ def test_vanished_folder_ends_the_search(search, tmp_path):
     with pytest.raises(SearchError, match=r"trials.jsonl has vanished"):
         search(tmp_path / "run", [vanish], **ONE_FOLD)
     assert not (tmp_path / "run" / "trials.jsonl").exists()
+
+
+def test_a_fault_of_a_folder_that_goes_is_told_as_that(tmp_path):
+    """Its files go one by one: the study's before the records."""
+    config = small_search.make_config(**SMALL)
+    space, splits = small_search.make_space(None, config), small_search.make_splits()
+    records = Records(tmp_path)
+    plan = make_plan(space, config.search, splits, 42, base=False)
+    coordinator = Coordinator(plan=plan, records=records, studies={})
+    coordinator.record(TrialStarted("explore-a-001-f1", "explore", "a", {}, 1, 42, 4, [], []))
+
+    def lose_the_study():
+        threading.Timer(0.3, records.path.unlink).start()
+        raise RuntimeError("attempt to write a readonly database")
+
+    coordinator.guarded(lose_the_study)
+    assert isinstance(coordinator.fault, SearchError)
+    assert "trials.jsonl has vanished" in str(coordinator.fault)
 
 
 def test_time_budget_ranks_what_is_done_and_can_be_lifted(search, whole, tmp_path):
