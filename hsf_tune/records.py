@@ -27,6 +27,7 @@ from filelock import FileLock, Timeout
 from hsf_tune.errors import HsfTuneError, SearchError
 from hsf_tune.files import write_text
 
+RECORDS = "trials.jsonl"  # the file of a run's records, in its folder
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
 Phase = Literal["explore", "confirm", "test", "finetune", "base"]
@@ -168,7 +169,7 @@ class Records:
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / "trials.jsonl"
+        self.path = self.folder / RECORDS
         self.trials: dict[str, TrialRecord] = {}
         self.notes: list[Note] = []
         for event in read_events(self.path):

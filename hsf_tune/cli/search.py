@@ -42,7 +42,7 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, sole_writer
+from hsf_tune.records import RECORDS, Records, sole_writer
 from hsf_tune.report import write_report
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
@@ -173,7 +173,7 @@ def _run(
 
 def _start_clean(folder: Path, config: Config) -> None:
     """Remove what a run stopped before its first trial proposed, perhaps in another space."""
-    for path in (Records(folder).path, study_file(config, folder)):
+    for path in (folder / RECORDS, study_file(config, folder)):
         path.unlink(missing_ok=True)
 
 

@@ -18,9 +18,9 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
-from hsf_tune.records import Records
+from hsf_tune.records import RECORDS, Records
 
-RECORDS, STRATEGY = "trials.jsonl", "best_strategy.yaml"
+STRATEGY = "best_strategy.yaml"
 EXPORTED_STRATEGY = "strategy.json"  # beside exported weights: the key of their strategy
 EXPORT = "export"  # folder and phase of the model that is trained on every subject
 _PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag

@@ -19,7 +19,7 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, RECORDS, Note, Records, TrialRecord
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.judge import judge
 from hsf_tune.verdict.scores import (
@@ -66,7 +66,7 @@ class Run:
 
     @cached_property
     def _members(self) -> dict[str, list[str]] | None:
-        """arm -> identities of its finalists, as last noted; None while none are noted."""
+        """arm -> keys of its finalists, as last noted; None while none are noted."""
         found = {
             note.data["arm"]: [strategy_key(one["strategy"]) for one in note.data["finalists"]]
             for note in self.notes("finalists")
@@ -175,7 +175,7 @@ def read_run(folder: Path | str) -> Run:
         HsfTuneError: there is no run in it.
     """
     folder = Path(folder)
-    if not (folder / "trials.jsonl").exists() or not (folder / "config.yaml").exists():
+    if not (folder / RECORDS).exists() or not (folder / "config.yaml").exists():
         raise HsfTuneError(
             f"{folder} holds no run: expected config.yaml and trials.jsonl, as tune.py and"
             " finetune.py write them. Give the folder of a run, for example outputs/NAME."

@@ -194,8 +194,8 @@ class Coordinator:
         try:
             action()
         except Exception as error:
-            vanished = self._vanished() if self._vanishes() else None
-            self.fault = self.fault or vanished or error
+            if self.fault is None:
+                self.fault = self._vanished() if self._vanishes() else error
             logging.getLogger(__name__).debug("the search stops", exc_info=True)
 
     @property

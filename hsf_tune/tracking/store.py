@@ -18,7 +18,7 @@ from typing import Any
 
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import TrackingError
-from hsf_tune.records import TrialEnded, TrialRecord, TrialStarted
+from hsf_tune.records import RECORDS, TrialEnded, TrialRecord, TrialStarted
 from hsf_tune.tracking.translation import (
     EPOCH_TAG,
     KIND_TAG,
@@ -91,7 +91,7 @@ class MlflowStore:
     @property
     def identified(self) -> bool:
         """Whether the first record is there, which tells this run from others."""
-        path = self.folder / "trials.jsonl"
+        path = self.folder / RECORDS
         return self._identity is not None or (path.exists() and path.stat().st_size > 0)
 
     @property
@@ -267,7 +267,7 @@ class MlflowStore:
     def _run_identity(self) -> str:
         """Tells this run from every other of the same name: the time of its first record."""
         if self._identity is None:
-            with (self.folder / "trials.jsonl").open(encoding="utf-8") as lines:
+            with (self.folder / RECORDS).open(encoding="utf-8") as lines:
                 first = json.loads(next(lines))
             self._identity = f"{self.folder.name}-{millis(first['time'])}"
         return self._identity
