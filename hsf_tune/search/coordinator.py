@@ -95,7 +95,7 @@ class Coordinator:
 
     @property
     def state(self) -> State:
-        """What the records say, read again after each change."""
+        """What the records say, followed from event to event."""
         if self._state is None:
             self._state = read_state(self.records)
         return self._state
@@ -180,9 +180,12 @@ class Coordinator:
         """
         if self._has_vanished:
             raise self._vanished()
+        state = self.state  # from before, which the event is then added to
         self.records.append(event)
-        if not isinstance(event, EpochEnded):
-            self._state = None
+        if isinstance(event, Note):
+            state.note(event)
+        elif not isinstance(event, EpochEnded):
+            state.trial(self.records.trials[event.trial])
         for observer in self.observers:
             try:
                 observer(event)

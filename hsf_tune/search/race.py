@@ -21,7 +21,7 @@ from typing import NamedTuple
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import BASE, DEFAULT, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, Note, Records, TrialRecord
 from hsf_tune.search.arms import Arm, Space
 
 Strategy = Mapping[str, object]
@@ -128,6 +128,8 @@ class State:
         begun: slots that started and have not ended.
         trials: slot -> id of its trial.
         exhausted: arms that have no further strategy to propose.
+
+    What is read from a file and what is followed event by event are the same state.
     """
 
     members: dict[str, list[Member]] = field(default_factory=dict)
@@ -136,6 +138,28 @@ class State:
     begun: set[Slot] = field(default_factory=set)
     trials: dict[Slot, str] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
+
+    def note(self, note: Note) -> None:
+        """Take one more note of the records into account."""
+        if note.about == PROPOSED:
+            strategy, arm = note.data["strategy"], note.data["arm"]
+            member = Member(arm, note.data["number"], strategy_key(strategy))
+            self.members.setdefault(arm, []).append(member)
+            self.strategies[member.key] = strategy
+        elif note.about == EXHAUSTED:
+            self.exhausted.add(note.data["arm"])
+
+    def trial(self, record: TrialRecord) -> None:
+        """Take into account that a trial began, began again or ended."""
+        slot = slot_of(record)
+        self.strategies.setdefault(slot.key, record.started.strategy)
+        self.trials[slot] = record.id
+        if record.ended is None:
+            self.begun.add(slot)
+            self.done.pop(slot, None)
+        else:
+            self.begun.discard(slot)
+            self.done[slot] = score_of(record)
 
 
 PROPOSED, EXHAUSTED, FINALISTS = "proposed", "exhausted", "finalists"  # notes in the records
@@ -175,21 +199,9 @@ def read_state(records: Records) -> State:
     """What the race needs to know of a run's records."""
     state = State()
     for note in records.notes:
-        if note.about == PROPOSED:
-            strategy, arm = note.data["strategy"], note.data["arm"]
-            member = Member(arm, note.data["number"], strategy_key(strategy))
-            state.members.setdefault(arm, []).append(member)
-            state.strategies[member.key] = strategy
-        elif note.about == EXHAUSTED:
-            state.exhausted.add(note.data["arm"])
+        state.note(note)
     for record in records.trials.values():
-        slot = slot_of(record)
-        state.strategies.setdefault(slot.key, record.started.strategy)
-        state.trials[slot] = record.id
-        if record.ended is None:
-            state.begun.add(slot)
-        else:
-            state.done[slot] = score_of(record)
+        state.trial(record)
     return state
 
 

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS, strategy_key
+from benchmarks.replay.memory import History, RememberedStudy
+from benchmarks.replay.table import GridTable, Training
+from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS
 from hsf_tune.records import (
     DEFAULT,
     RECORDS,
     EpochEnded,
-    Event,
-    Note,
     Records,
     TrialEnded,
     TrialStarted,
@@ -31,20 +31,12 @@ from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 from hsf_tune.search.race import (
-    EXHAUSTED,
-    PROPOSED,
     Job,
-    Member,
     RacePlan,
-    State,
     finalists,
     make_plan,
     ranking,
-    score_of,
-    slot_of,
 )
-from hsf_tune.search.replay.memory import History, RememberedStudy
-from hsf_tune.search.replay.table import GridTable, Training
 from hsf_tune.search.study import ArmStudy
 
 TOLERANCE = 0.005  # Dice below the grid's best that still counts as having found it
@@ -190,42 +182,13 @@ class _QuickTerms(Terms):
         return dict(self._defaults)
 
 
-@dataclass
 class _InMemory(Coordinator):
-    """A coordinator that follows the records instead of reading them again after each event."""
+    """A coordinator whose records are in no folder that could vanish."""
 
-    followed: State = field(default_factory=State)
-
-    @property
-    def state(self) -> State:
-        return self.followed
-
-    def record(self, event: Event) -> None:
-        self.records.append(event)
-        if isinstance(event, Note):
-            self._follow_note(event)
-        elif isinstance(event, TrialStarted | TrialEnded):
-            record = self.records.trials[event.trial]
-            slot = slot_of(record)
-            self.followed.strategies.setdefault(slot.key, record.started.strategy)
-            self.followed.trials[slot] = record.id
-            if record.ended is None:
-                self.followed.begun.add(slot)
-            else:
-                self.followed.begun.discard(slot)
-                self.followed.done[slot] = score_of(record)
+    _has_vanished = False
 
     def _note_finalists(self) -> None:
         """Nothing: nobody reads the notes of a replayed search."""
-
-    def _follow_note(self, note: Note) -> None:
-        if note.about == PROPOSED:
-            arm, strategy = note.data["arm"], note.data["strategy"]
-            member = Member(arm, note.data["number"], strategy_key(strategy))
-            self.followed.members.setdefault(arm, []).append(member)
-            self.followed.strategies[member.key] = strategy
-        elif note.about == EXHAUSTED:
-            self.followed.exhausted.add(note.data["arm"])
 
 
 class _Search:

@@ -1,4 +1,4 @@
-"""`python scripts/record_grid.py`: train a grid of strategies once, to replay searches from.
+"""`python -m benchmarks.record_grid`: train a grid of strategies once, to replay searches from.
 
 The recording is a search like any other, over a space that is a grid and with nothing
 left out; the same command goes on after any interruption. Checkpoints are deleted as
@@ -19,6 +19,17 @@ from typing import Any
 import yaml
 from rich.console import Console
 
+from benchmarks.replay.grid import (
+    FOLDS,
+    RATES,
+    SMALL_RATES,
+    every_strategy,
+    grid_of,
+    recording_settings,
+    small_space,
+    table_of,
+)
+from benchmarks.replay.table import GridTable
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import Prepared, prepare
 from hsf_tune.cli.shell import run_command
@@ -29,26 +40,15 @@ from hsf_tune.files import write_text
 from hsf_tune.finetuning.strategy import LR
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Event, Records, TrialEnded
-from hsf_tune.search.replay.grid import (
-    FOLDS,
-    RATES,
-    SMALL_RATES,
-    every_strategy,
-    grid_of,
-    recording_settings,
-    small_space,
-    table_of,
-)
-from hsf_tune.search.replay.table import GridTable
 from hsf_tune.search.run import SearchOutcome, run_search
 from hsf_tune.search.space import Space, build_space, load_space
 
 DEMO_SECONDS = (25, 35)  # CPU seconds of one demo training of 20 epochs
 EXAMPLES = """examples:
-  python scripts/record_grid.py --dry-run            # what the default space's grid would take
-  python scripts/record_grid.py                      # the demo; hours. Stop and repeat at will
-  python scripts/record_grid.py --small              # 40 trainings: either half, five rates
-  python scripts/replay.py outputs/grid-small/table.json
+  python -m benchmarks.record_grid --dry-run            # what the default space's grid would take
+  python -m benchmarks.record_grid                      # the demo; hours. Stop and repeat at will
+  python -m benchmarks.record_grid --small              # 40 trainings: either half, five rates
+  python -m benchmarks.replay outputs/grid-small/table.json
 """
 
 
@@ -207,9 +207,9 @@ def _listed(rates: Sequence[float]) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="record_grid.py",
+        prog="python -m benchmarks.record_grid",
         description="Train every strategy of a grid on every fold and keep the curves, so that"
-        " scripts/replay.py can replay searches without training.",
+        " benchmarks.replay can replay searches without training.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -225,3 +225,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", metavar="DIR", help="folder of all runs; default: outputs")
     add("--max-concurrent", type=int, metavar="N", help="trainings at a time; default: what fits")
     return parser
+
+
+if __name__ == "__main__":
+    main()

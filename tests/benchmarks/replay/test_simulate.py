@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.replay.simulate import Bench, Setting, _InMemory
 from hsf_tune.search.race import read_state
-from hsf_tune.search.replay.simulate import Bench, Setting, _InMemory
 from hsf_tune.search.study import ArmStudy
 
 PLAIN = Setting()  # two arms of 12, 6, 3 and 3 strategies: 48 trainings of 8 epochs
@@ -130,7 +130,7 @@ def test_state_kept_along_is_what_the_records_say(make_table, pruner, monkeypatc
 
     def checked(self, event):
         record(self, event)
-        assert self.followed == read_state(self.records)
+        assert self.state == read_state(self.records)
         compared.append(event.kind)
 
     record = _InMemory.record

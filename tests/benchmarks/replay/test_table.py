@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from benchmarks.replay.table import load_table
 from hsf_tune.errors import ConfigError, SearchError
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.search.replay.table import load_table
 
 DECODER = {
     "finetuning.depth": 3,

@@ -1,4 +1,4 @@
-"""`python scripts/replay.py TABLE`: compare searches by replaying them from a recorded grid."""
+"""`python -m benchmarks.replay TABLE`: compare searches by replaying them from a recorded grid."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from hsf_tune.cli.shell import run_command
-from hsf_tune.errors import ConfigError
-from hsf_tune.search.replay.compare import (
+from benchmarks.replay.compare import (
     SAMPLERS,
     compare,
     default_races,
@@ -18,12 +16,14 @@ from hsf_tune.search.replay.compare import (
     settings_of,
     summary,
 )
-from hsf_tune.search.replay.simulate import TOLERANCE
-from hsf_tune.search.replay.table import GridTable, load_table
+from benchmarks.replay.simulate import TOLERANCE
+from benchmarks.replay.table import GridTable, load_table
+from hsf_tune.cli.shell import run_command
+from hsf_tune.errors import ConfigError
 
 EXAMPLES = """examples:
-  python scripts/replay.py grid.json
-  python scripts/replay.py grid.json --races 12/6,3,3 16/8 --samplers tpe random --searches 500
+  python -m benchmarks.replay grid.json
+  python -m benchmarks.replay grid.json --races 12/6,3,3 16/8 --samplers tpe random --searches 500
 
 A race of 12/6,3,3 tries 12 strategies an arm on fold 1, keeps 6 on fold 2 and 3 on folds 3 and 4;
 6/6,6,6 is no race. The true Dice of a strategy is its mean over all recorded folds. A search asks
@@ -77,20 +77,20 @@ def _require_complete(table: GridTable, path: Path) -> None:
     if missing:
         raise ConfigError(
             f"{path} lacks {missing} of {planned} trainings; a search may ask for any of them. Go"
-            " on recording with the same command of scripts/record_grid.py."
+            " on recording with the same command of benchmarks.record_grid."
         )
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="replay.py",
+        prog="python -m benchmarks.replay",
         description="Compare samplers, pruners and races by replaying searches from a recorded"
         " grid: the real race, studies and pruner, only the trainings are looked up.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("table", type=Path, help="file written by scripts/record_grid.py")
+    add("table", type=Path, help="file written by benchmarks.record_grid")
     add("--races", nargs="+", metavar="N/K,K,K", help="default: several of equal cost")
     add("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
     add(
@@ -105,3 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     cpus = len(os.sched_getaffinity(0))
     add("--processes", type=int, default=cpus, metavar="N", help=f"default: all CPUs, {cpus} here")
     return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -7,13 +7,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hsf_tune.config import config_from_dict
-from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import DEFAULT, Records, TrialEnded
-from hsf_tune.search.coordinator import Coordinator
-from hsf_tune.search.race import Job, make_plan
-from hsf_tune.search.replay.grid import (
+from benchmarks.replay.grid import (
     RATES,
     SMALL_RATES,
     every_strategy,
@@ -21,6 +15,12 @@ from hsf_tune.search.replay.grid import (
     recording_settings,
     small_space,
 )
+from hsf_tune.config import config_from_dict
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.records import DEFAULT, Records, TrialEnded
+from hsf_tune.search.coordinator import Coordinator
+from hsf_tune.search.race import Job, make_plan
 from hsf_tune.search.space_file import read_space
 from hsf_tune.search.study import ArmStudy
 from hsf_tune.search.trial import job_to_dict, started_of

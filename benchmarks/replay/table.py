@@ -2,7 +2,7 @@
 
 A table holds the curve and the last Dice of each training of an exhaustive grid, with
 what is needed to search it again: the search space, the configuration and the folds.
-How it is recorded is for `record.py`; how searches are replayed from it, for
+How it is recorded is for `grid.py`; how searches are replayed from it, for
 `simulate.py`.
 
 A search proposes learning rates between those of the grid. Such a strategy is answered
@@ -107,7 +107,7 @@ class GridTable:
             if found not in self.strategies:
                 raise SearchError(
                     f"{self.name} holds no training of {describe(snapped)}, which a search asked"
-                    " for. Record the missing part of the grid with scripts/record_grid.py."
+                    " for. Record the missing part of the grid with benchmarks.record_grid."
                 )
             self._near[asked] = found
         return self._near[asked]
@@ -200,14 +200,14 @@ def load_table(path: Path) -> GridTable:
         if plain["format"] != FORMAT:
             raise ConfigError(
                 f"{path} has format {plain['format']}, expected {FORMAT}. Record it again with"
-                " scripts/record_grid.py."
+                " benchmarks.record_grid."
             )
         return _from_plain(plain)
     except OSError as error:
         raise ConfigError(f"{path} can't be read ({error.strerror}).") from error
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise ConfigError(
-            f"{path} is no table of scripts/record_grid.py ({type(error).__name__}: {error})."
+            f"{path} is no table of benchmarks.record_grid ({type(error).__name__}: {error})."
         ) from error
 
 

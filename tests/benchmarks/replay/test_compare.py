@@ -5,10 +5,8 @@ from statistics import median
 
 import pytest
 
-from hsf_tune.cli.replay import main
-from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe
-from hsf_tune.search.replay.compare import (
+from benchmarks.replay.__main__ import main
+from benchmarks.replay.compare import (
     agreement,
     compare,
     default_races,
@@ -18,7 +16,9 @@ from hsf_tune.search.replay.compare import (
     summary,
     whole_grid,
 )
-from hsf_tune.search.replay.simulate import Bench, Setting
+from benchmarks.replay.simulate import Bench, Setting
+from hsf_tune.errors import ConfigError
+from hsf_tune.finetuning.strategy import describe
 
 SHORT = Setting("random", strategies=4, keep=(2, 1))
 

@@ -1,4 +1,4 @@
-"""`record_grid.py` as a user runs it, stopped in the middle: real processes, real Ray."""
+"""`python -m benchmarks.record_grid` as a user runs it, stopped in the middle: real processes, real Ray."""
 
 import os
 import signal
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from benchmarks.replay.table import load_table
 from hsf_tune.records import Records, TrialEnded, read_events
-from hsf_tune.search.replay.table import load_table
 
 ROOT = Path(__file__).parents[2]
 SPACE = """# One arm whose rate is searched.
@@ -29,7 +29,7 @@ RECORD = ("--space", "./space.yaml", "--folds", "2", "--rates", "1e-3,1e-2,1e-1"
 
 @pytest.fixture
 def start(tmp_path, plain_config):
-    """Starts a script in a folder with a dataset file and a space."""
+    """Starts a command of the bench in a folder with a dataset file and a space."""
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain_config["datasets"]))
     (tmp_path / "space.yaml").write_text(SPACE)
     data = [
@@ -44,10 +44,10 @@ def start(tmp_path, plain_config):
         "HSF_TUNE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1",
     }  # fmt: skip
 
-    def run(script, *words):
-        own = data if script == "record_grid.py" else []
+    def run(command, *words):
+        own = data if command == "record_grid" else []
         return subprocess.Popen(
-            [sys.executable, str(ROOT / "scripts" / script), *words, *own],
+            [sys.executable, "-m", f"benchmarks.{command}", *words, *own],
             cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
 
@@ -68,14 +68,14 @@ def wait_for_an_end(records, process):
 def test_recording_goes_on_where_it_was_stopped(start, tmp_path):
     """After Ctrl-C the same command trains what is missing, and the table can be replayed."""
     folder = tmp_path / "outputs" / "grid-space"
-    first = start("record_grid.py", *RECORD)
+    first = start("record_grid", *RECORD)
     wait_for_an_end(folder / "trials.jsonl", first)
     first.send_signal(signal.SIGINT)
     assert first.wait(200) == 130, first.stdout.read()
     done = {r.id for r in Records(folder).trials.values() if r.ended is not None}
     assert done
 
-    again = start("record_grid.py", *RECORD)
+    again = start("record_grid", *RECORD)
     shown, _ = again.communicate(timeout=250)
     assert again.returncode == 0, shown
     events = [e for e in read_events(folder / "trials.jsonl") if isinstance(e, TrialEnded)]
@@ -87,7 +87,7 @@ def test_recording_goes_on_where_it_was_stopped(start, tmp_path):
     assert list((folder / "checkpoints").iterdir()) == []
 
     words = ("outputs/grid-space/table.json", "--races", "2/1", "--searches", "2")
-    replay = start("replay.py", *words)
+    replay = start("replay", *words)
     shown, _ = replay.communicate(timeout=200)
     assert replay.returncode == 0, shown
     assert "| 2/1 | tpe | none | 3 | 6 |" in shown
@@ -99,7 +99,7 @@ def test_other_recording_of_that_name_is_refused(start, tmp_path):
     folder = tmp_path / "outputs" / "grid-space"
     folder.mkdir(parents=True)
     (folder / "space.yaml").write_text("name: another\n")
-    process = start("record_grid.py", *RECORD)
+    process = start("record_grid", *RECORD)
     shown, _ = process.communicate(timeout=200)
     assert process.returncode == 1
     assert "differs from what is to be recorded now" in " ".join(shown.split())

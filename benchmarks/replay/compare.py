@@ -21,11 +21,11 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
+from benchmarks.replay.simulate import TOLERANCE, Bench, Memory, Replay, Setting
+from benchmarks.replay.table import GridTable
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
-from hsf_tune.search.replay.simulate import TOLERANCE, Bench, Memory, Replay, Setting
-from hsf_tune.search.replay.table import GridTable
 
 SHIPPED = "12/6,3,3"
 RACES = (SHIPPED, "6/6,6,6", "10/6,4,4", "16/4,2,2", "18/3,2,1", "14/6,4", "16/8")  # 24 each

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_a_hundred_damaged_files_are_refused_or_read_as_nibabel_reads_them():
     done = subprocess.run(
-        [sys.executable, ROOT / "scripts/fuzz_nifti.py", "--files", "100", "--seed", "1"],
+        [sys.executable, "-m", "benchmarks.fuzz_nifti", "--files", "100", "--seed", "1"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(ROOT)},

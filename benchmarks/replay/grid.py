@@ -12,13 +12,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.replay.table import GridTable, Training
 from hsf_tune.config import Config, set_values
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import LR, strategy_key
 from hsf_tune.records import Records, TrialRecord
 from hsf_tune.search.arms import Arm, Space
-from hsf_tune.search.replay.table import GridTable, Training
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SMALL_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)

@@ -1,7 +1,7 @@
 """Damage NIfTI files at random and see that the data gate never crashes and never lies.
 
-    python scripts/fuzz_nifti.py                    # 2,000 files, about a minute
-    python scripts/fuzz_nifti.py --files 50000 --seed 7
+    python -m benchmarks.fuzz_nifti                    # 2,000 files, about a minute
+    python -m benchmarks.fuzz_nifti --files 50000 --seed 7
 
 A damaged file must either be refused with a fault, or be read to the same voxels and the same
 affine as nibabel reads. Not part of the tests: run it after changing how files are read. The

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "workers"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "search" / "workers"))
 
 import small_search
 
+from benchmarks.replay.grid import every_strategy, grid_of, table_of
 from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
-from hsf_tune.search.replay.grid import every_strategy, grid_of, table_of
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 EPOCHS = 8
@@ -24,6 +24,24 @@ def made_up_dice(strategy, fold, best_rate=3e-3):
     dice -= 0.01 * (3 - min(3, strategy["finetuning.depth"]))
     dice -= 0.004 * (strategy["finetuning.unfreeze_frequency"] - 1)
     return dice - 0.01 * fold
+
+
+@pytest.fixture
+def make_config():
+    """Builds a configuration from settings of its `search` group."""
+    return small_search.make_config
+
+
+@pytest.fixture
+def make_space():
+    """Builds a space, by default one with two arms, from plain content."""
+    return small_search.make_space
+
+
+@pytest.fixture
+def make_splits():
+    """Builds the splits of ten subjects."""
+    return small_search.make_splits
 
 
 @pytest.fixture
