@@ -84,5 +84,5 @@ def test_other_files_are_refused(tmp_path, text):
     """With the file's name and what to do."""
     path = tmp_path / "other.json"
     path.write_text(text)
-    with pytest.raises(ConfigError, match=r"other\.json .*scripts/record_grid\.py"):
+    with pytest.raises(ConfigError, match=r"other\.json .*benchmarks\.record_grid"):
         load_table(path)
