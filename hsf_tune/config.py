@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from hsf_tune.errors import ConfigError, did_you_mean
+from hsf_tune.errors import ConfigError, did_you_mean, printable
 
 REQUIRED = "???"  # a key that the user has to fill in, as OmegaConf writes it
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
@@ -349,6 +349,7 @@ def _cross_checked(config: Config) -> Config:
             f" {config.finetuning.out_channels}; they must be equal. Set only"
             " finetuning.out_channels: the other follows it."
         )
+    faults += _unprintable(config)
     if not config.datasets.datasets:
         faults.append("datasets.datasets is empty; it needs at least one dataset.")
     keep = config.search.keep
@@ -360,6 +361,20 @@ def _cross_checked(config: Config) -> Config:
     if faults:
         raise ConfigError("\n".join(faults))
     return config
+
+
+def _unprintable(config: Config) -> Iterable[str]:
+    """Names that would steer a terminal, or are no text, go no further."""
+    names = {"models.labels_names": list((config.models.labels_names or {}).values())}
+    names["datasets.datasets"] = list(config.datasets.datasets)
+    for name, dataset in config.datasets.datasets.items():
+        key = f"datasets.datasets.{name}"
+        names[f"{key}.patterns"] = list(dataset.patterns)
+        names[f"{key}.labels_names"] = list(dataset.labels_names.values())
+    for key, several in names.items():
+        for name in several:
+            if printable(name) != name or "\n" in name:
+                yield f"{key}: the name {name!r} holds control characters. Choose one without."
 
 
 def _sentences(error: ValidationError) -> Iterable[str]:

@@ -7,12 +7,18 @@ else that reaches it is a defect of ours and keeps its traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class HsfTuneError(Exception):
     """Base of all errors that are about the user's input or surroundings."""
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigError(HsfTuneError):
@@ -37,6 +43,20 @@ class TrackingError(HsfTuneError):
 
 class Diverged(HsfTuneError):
     """A loss that became NaN or infinite; the trial ends, the search goes on."""
+
+
+def printable(text: str) -> str:
+    """A text with what steers a terminal, or is no text, made visible: `\\x1b` for escape.
+
+    Bytes of a name that are not UTF-8 (surrogates, in Python) become `\\xff`.
+    """
+    return _UNPRINTABLE.sub(lambda hit: _visible(ord(hit[0])), text)
+
+
+def _visible(code: int) -> str:
+    if 0xDC80 <= code <= 0xDCFF:
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def did_you_mean(word: str, valid: Iterable[object]) -> str:

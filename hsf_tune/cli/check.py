@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.findings import (
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> None:
 def _check(words: list[str]) -> int:
     args = _parser().parse_intermixed_args(words)
     config, _ = compose_config(parse_overrides(args.overrides), config_dir=args.config_dir)
-    console = Console(soft_wrap=False)
+    console = Console(markup=False)
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
@@ -60,7 +61,8 @@ def _check(words: list[str]) -> int:
     if findings.faults:
         raise refusal(findings)
     n = len(findings.cases)
-    console.print(f"\n[bold green]No fault[/] in {n} cases; ready to train.", highlight=False)
+    done = Text("\nNo fault", "bold green").append(f" in {n} cases; ready to train.", "default")
+    console.print(done)
     return 0
 
 

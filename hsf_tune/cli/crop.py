@@ -68,7 +68,9 @@ def _crop(words: list[str]) -> int:
     failed = 0
     try:
         for number, head in enumerate(heads, start=1):
-            console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False)
+            console.print(
+                f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False, markup=False
+            )
             try:
                 _cut_one(args, head, keep, cut_values, console)
             except DataError as error:  # the other heads are not held up by one
@@ -110,7 +112,7 @@ def _cut_one(
     paths = _outputs(args, head)
     for crop in cut(located, head.labels, keep):
         for warning in warnings_of(crop):
-            console.print(f"  [yellow]Warning:[/] {warning}", highlight=False)
+            console.print("  [yellow]Warning:[/]", escape(warning), highlight=False)
         if not crop.values:
             continue
         write_image(crop.labels, paths[f"{crop.side} labels"])  # an image is never without

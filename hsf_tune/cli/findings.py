@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
-from rich.markup import escape
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
@@ -23,7 +22,7 @@ from hsf_tune.config import Config
 from hsf_tune.data.cases import Fault
 from hsf_tune.data.checks import Findings, Purpose, check_data
 from hsf_tune.data.inventory import DatasetTable, Volume
-from hsf_tune.errors import DataError
+from hsf_tune.errors import DataError, printable
 from hsf_tune.model.labels import find_merging
 
 MOST_SIZES = 4
@@ -73,7 +72,7 @@ def inspect(
 
 def errors() -> Console:
     """Standard error; in a log file lines are as long as their sentence."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = LOG_WIDTH
     return console
@@ -96,11 +95,9 @@ def show_faults(findings: Findings, config: Config, console: Console) -> None:
     groups: dict[str, list[Fault]] = {}
     for fault in findings.faults:
         groups.setdefault(fault.where, []).append(fault)
-    console.print(
-        f"\n[bold red]{_count(len(findings.faults), 'fault')}[/] in"
-        f" {_count(len(groups), 'place')}; files are below {escape(str(main))}",
-        highlight=False,
-    )
+    head = Text("\n").append(_count(len(findings.faults), "fault"), style="bold red")
+    head.append(f" in {_count(len(groups), 'place')}; files are below {printable(str(main))}")
+    console.print(head)
     told: Counter[tuple[str, str]] = Counter()
     for where, faults in groups.items():
         console.print(Text(_below(where, main), style="bold"))
@@ -115,8 +112,7 @@ def show_warnings(findings: Findings, console: Console) -> None:
     """What does not stop a run."""
     if not findings.warnings:
         return
-    n = len(findings.warnings)
-    console.print(f"\n[bold yellow]{_count(n, 'warning')}[/]", highlight=False)
+    console.print(Text("\n").append(_count(len(findings.warnings), "warning"), "bold yellow"))
     rows = Table.grid(padding=(0, 1))
     for sentence in findings.warnings:
         rows.add_row(" -", Text(sentence))
@@ -169,7 +165,7 @@ def _volume_tables(table: DatasetTable, findings: Findings) -> Iterator[Renderab
     rows = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     rows.add_column("mm3", no_wrap=True)
     for name in table.labels_names.values():
-        rows.add_column(name, justify="right", no_wrap=True)
+        rows.add_column(Text(name), justify="right", no_wrap=True)
     cases = [case for case in findings.cases if case.id in table.volumes]
     for case in sorted(cases, key=lambda c: c.subject)[:MOST_ROWS]:
         who = f"{case.subject.split('/', 1)[1]} {case.pattern}"

@@ -69,7 +69,7 @@ def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
         HsfTuneError: the base model or the data can't be used; one message with all faults.
     """
     base = get_base(config)
-    console.print(describe_base(base), highlight=False)
+    console.print(describe_base(base), highlight=False, markup=False)
     _note_other_architecture(config, base, console)
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}

@@ -2,7 +2,9 @@
 
 What is derived, and how it is checked, is `store.py`'s matter. Here: where the cache is,
 fingerprints of source files without reading unchanged ones again, a guard that marks a
-folder as in use by a living process, and the removal of what was least recently used.
+folder as in use by a living process, and the removal of what was least recently used. The
+cache may be put into any folder, so it takes for its own only what it made: an *entry* is a
+folder named by a key that holds a marker and nothing but files with the cache's own names.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
+import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +29,17 @@ try:
 except ImportError:  # Windows: its open files can't be removed anyway
     fcntl = None  # type: ignore[assignment]
 
-MANIFEST = "manifest.json"  # a folder without one is unfinished
+FOLDER = "hsf_tune-cases"  # below the folder that is named as cache
+MARKER = ".hsf_tune-entry"  # in each entry from its first moment; what lacks it is not removed
+MANIFEST = "manifest.json"  # an entry without one is unfinished
 THREADS = min(8, os.cpu_count() or 1)
 
 _ENVIRONMENT = "HSF_TUNE_CACHE"
 _INDEX = "sources.json"
 _INDEX_ENTRIES = 100_000
+_KEY = re.compile(r"[0-9a-f]{32}")
+_ARRAY = re.compile(r"[0-9a-f]{16}\.(image|labels)\.npy")
+_TEMPORARY = re.compile(r"^\.\d+\.")  # before the name of a file that is being written
 _SETTLED_NS = 2_000_000_000  # a file changed later than this before hashing may change unseen
 
 
@@ -46,7 +54,7 @@ def cache_folder(configured: str | None) -> Path:
         import pooch  # an import that only needs to happen where nothing is configured
 
         chosen = str(pooch.os_cache("hsf_tune"))
-    folder = Path(chosen).expanduser().resolve() / "cases"
+    folder = Path(chosen).expanduser().resolve() / FOLDER
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -113,6 +121,17 @@ class Guard:
         self.__init__(path.with_suffix(""))  # type: ignore[misc]
 
 
+def make_entry(folder: Path) -> None:
+    """Make an entry's folder, or what an interrupted process left of it, the cache's own."""
+    folder.mkdir(exist_ok=True)
+    (folder / MARKER).touch()
+
+
+def is_array_name(name: object) -> bool:
+    """Whether it is the name of an array in an entry, and so no path to anywhere else."""
+    return isinstance(name, str) and _ARRAY.fullmatch(name) is not None
+
+
 def mark_used(folder: Path) -> None:
     """Remember that the folder was used now."""
     with contextlib.suppress(OSError):  # another user's folder, which may be read
@@ -120,14 +139,15 @@ def mark_used(folder: Path) -> None:
 
 
 def remove_least_used(root: Path, keep: Path, limit_bytes: float) -> list[Path]:
-    """Remove folders of `root`, least recently used first, until they fit the limit.
+    """Remove entries of `root`, least recently used first, until they fit the limit.
 
-    `keep` and any folder that a living process guards stay, whatever the size.
+    `keep`, any entry that a living process guards, and whatever is no entry stay, whatever
+    their size.
 
     Returns:
-        The folders removed.
+        The entries removed.
     """
-    sizes = {folder: _size_bytes(folder) for folder in root.iterdir() if folder.is_dir()}
+    sizes = {folder: _size_bytes(folder) for folder in root.iterdir() if _files_of(folder)}
     total = sum(sizes.values())
     removed = []
     for folder in sorted(sizes, key=_last_used):
@@ -136,9 +156,7 @@ def remove_least_used(root: Path, keep: Path, limit_bytes: float) -> list[Path]:
         if folder == keep:
             continue
         with _unused(folder) as free:
-            if free:
-                (folder / MANIFEST).unlink(missing_ok=True)  # not a store from here on
-                shutil.rmtree(folder, ignore_errors=True)
+            if free and _remove(folder):
                 total -= sizes[folder]
                 removed.append(folder)
     return removed
@@ -167,12 +185,45 @@ def _unused(folder: Path) -> Iterator[bool]:
         yield True
 
 
+def _files_of(folder: Path) -> list[Path]:
+    """The files of an entry, its manifest first and its marker last; none where it is no entry."""
+    try:
+        if not _KEY.fullmatch(folder.name) or folder.is_symlink():
+            return []
+        files = {path: _rank(path) for path in folder.iterdir()}
+    except OSError:  # no folder, or gone at this moment
+        return []
+    own = None not in files.values() and folder / MARKER in files
+    return sorted(files, key=lambda path: files[path] or 0) if own else []
+
+
+def _rank(path: Path) -> int | None:
+    """When a file of an entry goes; None for what the cache did not write."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        return None
+    if path.name in (MANIFEST, MARKER):
+        return 0 if path.name == MANIFEST else 2
+    name = _TEMPORARY.sub("", path.name)
+    return 1 if name == MANIFEST or is_array_name(name) else None
+
+
+def _remove(folder: Path) -> bool:
+    """Remove an entry file by file, so that what somebody puts there meanwhile stays."""
+    try:
+        for path in _files_of(folder):
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+    except OSError:
+        return False
+    return True
+
+
 def _size_bytes(folder: Path) -> int:
-    """Of its files; 0 for what another process removes at this moment."""
+    """Of an entry; 0 for what another process removes at this moment."""
     total = 0
     with contextlib.suppress(OSError):
-        for path in folder.iterdir():
-            total += path.stat().st_size
+        for path in _files_of(folder):
+            total += path.lstat().st_size
     return total
 
 

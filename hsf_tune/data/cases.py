@@ -13,8 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsf_tune.config import DatasetConfig, DatasetsConfig
-from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, side_of, stem, subject_of
-from hsf_tune.errors import DataError
+from hsf_tune.data.listing import Listing
+from hsf_tune.data.names import (
+    Side,
+    bids_subject,
+    file_safe,
+    is_nifti,
+    side_of,
+    stem,
+    subjects_of,
+)
+from hsf_tune.errors import DataError, printable
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,11 @@ class Fault:
     found: str  # goes on from `where`: "has no label map"
     expected: str
     todo: str
+
+    def __post_init__(self) -> None:
+        for name, text in vars(self).items():
+            object.__setattr__(self, name, printable(text))
+        object.__setattr__(self, "where", self.where.replace("\n", "\\n"))
 
     def __str__(self) -> str:
         return f"{self.where} {self.found}; expected {self.expected}. {self.todo}"
@@ -107,7 +121,7 @@ def discover(datasets: DatasetsConfig) -> tuple[list[Case], list[Fault]]:
         for match in paired
         if match.subject is not None and not {match.mri, match.labels[0]} & set(clashes)
     ]
-    return cases, faults
+    return cases, list(dict.fromkeys(faults))
 
 
 def dataset_folder(datasets: DatasetsConfig, name: str) -> Path:
@@ -144,18 +158,13 @@ def _missing_folder(datasets: DatasetsConfig, name: str, folder: Path) -> Fault 
 
 def _search(name: str, dataset: DatasetConfig, folder: Path) -> tuple[list[_Match], list[Fault]]:
     key = f"datasets.datasets.{name}"
-    faults: list[Fault] = []
+    listing = Listing(folder)
+    faults: list[Fault] = [_endless(listing.endless)] if listing.endless else []
     matches: list[_Match] = []
     nameless: list[Path] = []
-    try:
-        regex = re.compile(dataset.subject) if dataset.subject else None
-    except re.error as error:
-        todo = "Correct the expression; its first group names the subject."
-        wrong = f"is no regular expression ({error})"
-        return [], [Fault(f"{key}.subject={dataset.subject}", wrong, "one", todo)]
     for pattern, globs in dataset.patterns.items():
         where = f"{key}.patterns.{pattern}"
-        found, broken = _images(folder, globs.mri, f"{where}.mri")
+        found, broken = _images(listing, folder, globs.mri, f"{where}.mri")
         faults += broken
         if not found and not broken:
             faults.append(
@@ -166,28 +175,50 @@ def _search(name: str, dataset: DatasetConfig, folder: Path) -> tuple[list[_Matc
                     "Correct the pattern ('**/' stands for any folders), or remove it.",
                 )
             )
-        for mri in found:
-            subject = subject_of(mri.relative_to(folder), regex)
+        try:
+            subjects = subjects_of([mri.relative_to(folder) for mri in found], dataset.subject)
+        except ValueError as error:
+            todo = "Correct the expression; its first group names the subject."
+            place, wrong = f"{key}.subject={dataset.subject}", f"is no regular expression ({error})"
+            return [], [Fault(place, wrong, "one", todo)]
+        for mri, subject in _once_each(found, subjects):
             if subject is None:
                 nameless.append(mri)
             wanted = _filled(globs.label, subject or stem(mri), stem(mri))
-            labels, broken = _images(mri.parent, wanted, f"{where}.label")
+            labels, broken = _images(listing, mri.parent, wanted, f"{where}.label")
             faults += broken
             if not broken:
                 others = tuple(label for label in labels if label != mri)
                 matches.append(_Match(name, pattern, subject, mri, others, wanted))
     if nameless:
         faults.append(_nameless(nameless, key, dataset.subject))
-    if regex is None:
+    if dataset.subject is None:
         faults += _folders_that_are_no_subjects(matches, folder, key)
     return matches, faults
 
 
-def _images(folder: Path, pattern: str, key: str) -> tuple[list[Path], list[Fault]]:
-    """Sorted NIfTI files that a pattern matches; hidden files and others are passed over."""
+def _once_each(mris: list[Path], subjects: list[str | None]) -> Iterator[tuple[Path, str | None]]:
+    """Images with their subjects; one that links also lead to under another name counts once."""
+    seen = set()
+    for mri, subject in zip(mris, subjects, strict=True):
+        key = (subject, mri.resolve())
+        if key not in seen:
+            seen.add(key)
+            yield mri, subject
+
+
+def _endless(folder: Path) -> Fault:
+    todo = "Remove the links that lead to the same folders again and again."
+    return Fault(str(folder), "is reached by too many ways", "folders without such links", todo)
+
+
+def _images(
+    listing: Listing, folder: Path, pattern: str, key: str
+) -> tuple[list[Path], list[Fault]]:
+    """Sorted NIfTI files that a pattern matches; other files are passed over."""
     try:
-        found = sorted(folder.glob(pattern))
-    except (ValueError, NotImplementedError, IndexError) as error:
+        files, gaps = listing.match(folder, pattern)
+    except ValueError as error:
         return [], [
             Fault(
                 f"{key}={pattern}",
@@ -196,16 +227,15 @@ def _images(folder: Path, pattern: str, key: str) -> tuple[list[Path], list[Faul
                 "Correct the pattern; '**' stands alone between slashes.",
             )
         ]
-    images, faults = [], []
-    for path in found:
-        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        if hidden or not is_nifti(path):
-            continue
-        if path.is_file():
+    faults = [Fault(str(gap.path), gap.found, "files that can be read", gap.todo) for gap in gaps]
+    images = []
+    for path in filter(is_nifti, files):
+        if printable(str(path)) == str(path) and not re.search(r"[\n\t]", str(path)):
             images.append(path)
-        elif path.is_symlink() and not path.exists():
-            todo = "Fetch the file it stands for, or remove the link."
-            faults.append(Fault(str(path), "is a link to nothing", "a file", todo))
+        else:
+            todo = "Rename the file or folder."
+            found = "has a name with control characters, or one that is not UTF-8"
+            faults.append(Fault(str(path), found, "a name of letters, digits and signs", todo))
     return images, faults
 
 

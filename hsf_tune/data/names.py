@@ -5,16 +5,24 @@ Text in, text out; no file is touched, and no name is refused here (`cases.py` d
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 import unicodedata
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import PurePath
 from typing import Literal
 
 Side = Literal["left", "right"]
+SLOWEST_S = 10.0  # for one expression on all names of a dataset
 
 _SUFFIX = re.compile(r"\.nii(\.gz)?$", re.IGNORECASE)
 _BIDS_SUBJECT = re.compile(r"(?:^|[_/])(sub-[A-Za-z0-9]+)")
+_REPEATS = re.compile(
+    r"[*+{|]\??|(?<!\()\?"
+)  # with at most one of them, a search is done in no time
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _SIDE_WORDS: dict[str, Side] = {"left": "left", "lh": "left", "right": "right", "rh": "right"}
 _HEMI: dict[str, Side] = {"l": "left", "r": "right"}
@@ -28,6 +36,25 @@ def is_nifti(path: PurePath) -> bool:
 def stem(path: PurePath) -> str:
     """A file's name without `.nii` or `.nii.gz`; other dots stay."""
     return _SUFFIX.sub("", path.name)
+
+
+def subjects_of(relatives: Sequence[PurePath], regex: str | None) -> list[str | None]:
+    """`subject_of` each path, for an expression that nobody vouches for.
+
+    One that can run for ever is searched for in a process of its own.
+
+    Raises:
+        ValueError: it is no regular expression, or takes more than `SLOWEST_S`.
+    """
+    if regex is None:
+        return [subject_of(path, None) for path in relatives]
+    try:
+        compiled = re.compile(regex)
+        if len(_REPEATS.findall(regex)) < 2:
+            return [subject_of(path, compiled) for path in relatives]
+        return [hit or None for hit in _searched(regex, [p.as_posix() for p in relatives])]
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(str(error)) from error
 
 
 def subject_of(relative: PurePath, regex: re.Pattern[str] | None) -> str | None:
@@ -63,3 +90,31 @@ def file_safe(text: str) -> str:
     """ASCII letters, digits, dot, plus, minus and underscore; accents are dropped."""
     ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
     return re.sub(r"[^A-Za-z0-9._+-]+", "_", ascii_only).strip("_.") or "_"
+
+
+_SEARCH = """
+import json, re, sys
+regex, texts = json.load(sys.stdin)
+regex = re.compile(regex)
+hits = [regex.search(text) for text in texts]
+json.dump([hit and hit.group(1 if regex.groups else 0) for hit in hits], sys.stdout)
+"""
+
+
+def _searched(regex: str, texts: list[str]) -> list[str | None]:
+    """The first group, or whole match, in each text; Python can't stop a search from within."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-I", "-c", _SEARCH],
+            input=json.dumps([regex, texts]),
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=SLOWEST_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise ValueError(f"it takes more than {SLOWEST_S:g} s on these names") from None
+    except subprocess.CalledProcessError as error:
+        raise ValueError(" ".join(error.stderr.split())[-100:]) from None
+    hits: list[str | None] = json.loads(done.stdout)
+    return hits

@@ -9,8 +9,10 @@ share one copy, and none can write into it. What happens to the values is decide
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
@@ -28,6 +30,8 @@ from hsf_tune.data.cache import (
     Guard,
     cache_folder,
     fingerprints,
+    is_array_name,
+    make_entry,
     mark_used,
     read_json,
     remove_least_used,
@@ -119,8 +123,8 @@ class Store:
         """Map one case's arrays; their checksums are compared on first use in a process.
 
         Raises:
-            DataError: a file is damaged. It is removed, so that opening the store again
-                makes it anew.
+            DataError: a file is damaged. Its time is changed, so that opening the store
+                again looks at it and makes it anew.
         """
         entry = self.cases[case_id]
         arrays = [self._mapped(case_id, entry[name]) for name in _ARRAYS]
@@ -134,7 +138,8 @@ class Store:
                 raise ValueError("its checksum differs")
             return np.load(path, mmap_mode="r")
         except (OSError, ValueError, EOFError) as error:
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                os.utime(path)
             raise DataError(
                 f"{path}, the preprocessed copy of {case_id}, is damaged ({error}). Start again:"
                 " it will be made anew. If it happens again, check the disk, or set store.path."
@@ -147,11 +152,16 @@ def open_store(
     store: StoreConfig,
     *,
     progress: Progress | None = None,
+    make_room: bool = False,
 ) -> Store:
     """Open the store of these cases, building or repairing it where needed.
 
     Safe to call from several processes at once: one builds, the others wait. Opening
     what is built reads no image; it takes milliseconds.
+
+    Args:
+        make_room: remove the least recently used stores beyond `store.limit_gb`; for a
+            training only. What looks, plans or reports removes nothing.
 
     Raises:
         DataError: an image or label map can't be read or does not fit (all such files in
@@ -172,9 +182,10 @@ def open_store(
                 entries |= _built(folder, wanting, datasets, prints, progress)
                 ordered = {case.id: entries[case.id] for case in cases}
                 write_text(folder / MANIFEST, json.dumps({"version": _VERSION, "cases": ordered}))
-            remove_least_used(root, folder, store.limit_gb * 1e9)
         else:
             mark_used(folder)
+        if make_room:
+            remove_least_used(root, folder, store.limit_gb * 1e9)
     except OSError as error:
         raise DataError(
             f"{root} can't hold the preprocessed images ({error}). Make room there, or set"
@@ -196,17 +207,22 @@ def _digest(content: Any) -> str:
 def _sound_entries(folder: Path) -> dict[str, Any]:
     """The manifest's cases whose files are as they were written."""
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or manifest.get("version") != _VERSION:
+    try:
+        if manifest["version"] != _VERSION:
+            return {}
+        return {
+            id: entry
+            for id, entry in manifest["cases"].items()
+            if all(_sound(folder, entry[name]) for name in _ARRAYS)
+        }
+    except (TypeError, KeyError, AttributeError):  # none, or not as it is written here
         return {}
-    return {
-        id: entry
-        for id, entry in manifest["cases"].items()
-        if all(_sound(folder, entry[name]) for name in _ARRAYS)
-    }
 
 
 def _sound(folder: Path, record: Mapping[str, Any]) -> bool:
     """Same size and time as when written; else (copied, touched, damaged) the checksum."""
+    if not is_array_name(record["file"]):
+        return False
     path = folder / record["file"]
     try:
         status = path.stat()
@@ -225,7 +241,7 @@ def _built(
     progress: Progress | None,
 ) -> dict[str, Any]:
     """Manifest entries of newly written cases; threads, as reading is mostly unzipping."""
-    folder.mkdir(exist_ok=True)
+    make_entry(folder)
     entries: dict[str, Any] = {}
     faults: dict[str, str] = {}
     with ThreadPoolExecutor(THREADS) as pool:

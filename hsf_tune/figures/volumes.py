@@ -259,7 +259,9 @@ def _legend(
         handles.append(Line2D([], [], color=INK, lw=1.3, label="line: border in the reference"))
     if handles:
         look = {"ncols": min(len(handles), 9), "fontsize": 9, "frameon": False}
-        figure.legend(handles=handles, loc="outside lower center", **look)
+        legend = figure.legend(handles=handles, loc="outside lower center", **look)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
 
 
 def _centre(labels: Volume) -> list[int]:

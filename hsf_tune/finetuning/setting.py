@@ -67,7 +67,7 @@ class Setting:
         base = get_base(config)
         plan = make_plan(config.finetuning, config.lightning, blocks_of(base))
         cases = find_cases(config.datasets)
-        store = open_store(cases, config.datasets, config.store)
+        store = open_store(cases, config.datasets, config.store, make_room=True)
         placement = place(config, threads)
         mark = _read_mark(folder)
         if mark and config.lightning.precision == "auto":  # as begun, if on another kind of GPU

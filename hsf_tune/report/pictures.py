@@ -94,7 +94,7 @@ def race_picture(run: Run) -> Figure:
             strong = one.key in chosen
             look = {"lw": 2.2, "ms": 5} if strong else {"lw": 0.9, "ms": 3, "alpha": 0.4}
             axes.plot(folds, running, "o-", color=colors[arm], **look)
-        axes.set_title(arm, fontsize=10, color=INK)
+        axes.set_title(arm, fontsize=10, color=INK, parse_math=False)
         axes.set_xlabel("fold", color=INK)
         axes.set_xticks(range(1, 1 + max(max(e.dice_of_fold) for e in run.explored)))
         _dress(axes, "y")

@@ -253,5 +253,5 @@ def _draw_slice(
             rgb = [int(label_color(int(label))[i : i + 2], 16) / 255 for i in (1, 3, 5)]
             colors[label == labels.T] = [*rgb, 0.6]
         axes.imshow(colors, origin="lower", aspect=aspect)
-    axes.set_title(title, fontsize=9)
+    axes.set_title(title, fontsize=9, parse_math=False)
     axes.set_axis_off()

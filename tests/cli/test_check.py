@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import matplotlib.image
 import nibabel as nib
@@ -205,3 +206,44 @@ def test_a_faulty_yaml_is_answered_with_its_place(dataset, check, edit, words):
     flat = " ".join(text.split())
     for word in words:
         assert word in flat
+
+
+STRANGE = "[/b] [red]$\\frac$ {x}"
+
+
+def test_names_that_look_like_markup_are_shown_as_they_are(dataset, check, tmp_path):
+    """Of the dataset, a pattern, a label and a subject; sound and with a fault."""
+    text = dataset.read_text().replace("study:", f"'{STRANGE}':").replace("t2:", f"'{STRANGE}':")
+    dataset.write_text(text.replace("CA1", f"'{STRANGE}'") + "models: {use_forgiving_loss: false}")
+    (dataset.parent / "data/sub-0").rename(dataset.parent / f"data/{STRANGE.replace('/', '')}")
+    code, text = check(f"datasets={dataset}", "--output", f"out {STRANGE.replace('/', '')}")
+    assert (code, "Traceback" in text) == (0, False)
+    assert text.count(STRANGE) >= 3
+    (dataset.parent / "data/sub-1/t2.nii.gz").write_bytes(b"")
+    code, text = check(f"datasets={dataset}", "--no-sheets")
+    assert (code, "Traceback" in text) == (1, False)
+
+
+@pytest.mark.parametrize("where", ["study:", "t2:", "DG"])
+@pytest.mark.parametrize("code", ["\\e[2J", "\\u202E", "\\x07"])
+def test_names_that_steer_a_terminal_are_refused(where, code, dataset, check):
+    """In a YAML from somebody else; shown escaped."""
+    word = where.strip(" :")
+    new = where.replace(word, f'"{code}{word}"')
+    dataset.write_text(dataset.read_text().replace(where, new))
+    ended, text = check(f"datasets={dataset}", "--no-sheets")
+    assert ended == 1
+    assert "holds control characters" in text
+    assert not set(text) & set("\x1b\u202e\x07")
+
+
+def test_folders_whose_names_are_no_text_are_a_fault_and_no_traceback(dataset, check):
+    """Bytes that are not UTF-8, and an escape code that would clear the screen."""
+    for i, name in enumerate((b"sub-\xff", b"sub-\x1b[2J")):
+        folder = dataset.parent / f"data/sub-{i}"
+        folder.rename(dataset.parent / "data" / os.fsdecode(name))
+    code, text = check(f"datasets={dataset}", "--no-sheets")
+    assert (code, "Traceback" in text) == (1, False)
+    assert text.count("not UTF-8") == 2
+    assert "sub-\\xff" in text
+    assert "\x1b" not in text

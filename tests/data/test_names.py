@@ -5,7 +5,8 @@ from pathlib import PurePath
 
 import pytest
 
-from hsf_tune.data.names import file_safe, is_nifti, side_of, stem, subject_of
+from hsf_tune.data import names
+from hsf_tune.data.names import file_safe, is_nifti, side_of, stem, subject_of, subjects_of
 
 
 @pytest.mark.parametrize(
@@ -60,3 +61,26 @@ def test_stem_keeps_dots_that_are_not_the_suffix():
 )
 def test_file_safe_names_hold_no_character_that_a_file_system_refuses(text, expected):
     assert file_safe(text) == expected
+
+
+@pytest.mark.parametrize("regex", [r"(\w+)+!", r"(a|a)*!", r"(.*)(.*)(.*)(.*)(.*)(.*)(.*)!"])
+def test_an_expression_that_runs_for_ever_is_refused(regex, monkeypatch):
+    """As a dataset's file from somebody else may hold; no error message, no end."""
+    monkeypatch.setattr(names, "SLOWEST_S", 0.5)
+    with pytest.raises(ValueError, match=r"takes more than 0\.5 s"):
+        subjects_of([PurePath("a" * 300)], regex)
+
+
+@pytest.mark.parametrize("regex", ["(sub", "(" * 5000 + ")" * 5000, "a{99999999999999999999}"])
+def test_what_is_no_expression_is_refused(regex):
+    """Whatever Python's own compiler makes of it."""
+    with pytest.raises(ValueError, match=r"."):
+        subjects_of([PurePath("sub-1/t2.nii")], regex)
+
+
+@pytest.mark.parametrize("regex", [r"^(\w+?)_", r"(\w+?)_\w+_(?:t1|t2)", None])
+def test_a_process_of_its_own_finds_the_same_subjects(regex):
+    """Expressions with several repeats are searched for elsewhere."""
+    paths = [PurePath(f"p{i}_run_t2.nii.gz") for i in range(3)] + [PurePath("other.nii")]
+    expected = [subject_of(p, re.compile(regex) if regex else None) for p in paths]
+    assert subjects_of(paths, regex) == expected

@@ -211,12 +211,12 @@ def test_the_least_recently_used_store_is_dropped_but_never_one_in_use(study, co
     limit = dataclasses.replace(config, limit_gb=1e-9)
     held = open_store(cases[:1], datasets, config)
     free = open_store(cases[:2], datasets, config).folder
-    own = open_store(cases[:3], datasets, limit)
+    own = open_store(cases[:3], datasets, limit, make_room=True)
     assert (held.folder.exists(), free.exists(), own.folder.exists()) == (True, False, True)
     held.load(cases[0].id)
     kept = held.folder
     del held
-    open_store(cases, datasets, limit)
+    open_store(cases, datasets, limit, make_room=True)
     assert not kept.exists()
 
 
@@ -226,7 +226,7 @@ def test_a_store_can_be_pickled_and_stays_in_use_where_it_arrives(study, config)
     arrived = pickle.loads(pickle.dumps(store))
     folder = store.folder
     del store
-    open_store(cases, datasets, dataclasses.replace(config, limit_gb=1e-9))
+    open_store(cases, datasets, dataclasses.replace(config, limit_gb=1e-9), make_room=True)
     assert folder.exists()
     assert arrived.load(cases[0].id).image.shape == (1, 8, 16, 16)
 
