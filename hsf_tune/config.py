@@ -76,7 +76,7 @@ class ModelsConfig:
     """The network, the checkpoint it starts from, and how it learns."""
 
     __pydantic_config__ = _STRICT
-    checkpoint: str = "auto"  # auto, hsf, bag_0..bag_4, demo, a path, an https URL or outputs/NAME
+    checkpoint: str = "auto"  # auto, hsf, bag_0..bag_4, demo, none, a path, a URL or outputs/NAME
     checksum: str | None = None  # xxh3_64 or sha256 of that file, where it is not a known one
     labels_names: Mapping[int, str] | None = None  # of the base, where its file does not say
     modeltype: Literal["ResidualUNet3D"] = "ResidualUNet3D"
@@ -97,7 +97,7 @@ class FinetuningConfig:
     __pydantic_config__ = _STRICT
     mode: Mode = "decoder"
     depth: Annotated[int, Field(ge=-1)] = -1  # blocks opened beyond the final convolution; -1 = all
-    unfreeze_frequency: Count = 4  # epochs between two openings
+    unfreeze_frequency: Annotated[int, Field(ge=0)] = 4  # epochs between two openings; 0: all open
     out_channels: Annotated[int, Field(ge=2, le=256)] = 6  # counts the background
 
 
@@ -110,7 +110,8 @@ class LightningConfig:
     devices: Literal[1] = 1  # a trial trains on one device; the search spreads trials over devices
     precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
     max_epochs: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    accumulate_grad_batches: Count = 4
+    steps_per_epoch: Count | Literal["auto"] = "auto"  # optimiser steps, at least
+    accumulate_grad_batches: Count = 4  # batches a step, at most
     log_every_n_steps: Count = 1
     benchmark: bool = False
     deterministic: bool = False
@@ -295,6 +296,19 @@ def config_from_dict(plain: Mapping[str, Any]) -> Config:
     return _cross_checked(config)
 
 
+def config_of_run(plain: Mapping[str, Any]) -> Config:
+    """As `config_from_dict`, of what a run wrote down, perhaps of an earlier version.
+
+    A key that its version did not have gets the value that says what that version did.
+    """
+    missing = {
+        key: value
+        for key, value in _BEFORE.items()
+        if key.split(".")[-1] not in plain.get(key.split(".")[0], {})
+    }
+    return config_from_dict(set_values(plain, missing))
+
+
 def set_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """A deep copy of `plain` with each dotted key of `values` set.
 
@@ -333,6 +347,7 @@ def get_value(plain: Mapping[str, Any], key: str) -> Any:
     return node
 
 
+_BEFORE = {"lightning.steps_per_epoch": 1}  # newer key -> what was done before there was one
 _HINTS = {
     "datasets.main_path": (
         "It is the folder that holds your datasets' folders; name it on the command line or in"

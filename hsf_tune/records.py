@@ -59,6 +59,7 @@ class TrialStarted:
     max_epochs: int
     train: Sequence[str]
     validate: Sequence[str]
+    steps: int = 0  # optimiser steps of the whole trial
     opening_epochs: Mapping[str, int] = field(default_factory=dict)  # block -> epoch it opens at
     parameters_trained: int = 0  # number of weights that train once all blocks are open
     device: str = ""

@@ -95,7 +95,12 @@ def plain_config(dataset_folder, random_base, tmp_path_factory):
             "lr": 1e-2,
         },
         "finetuning": {"out_channels": 3},
-        "lightning": {"accelerator": "cpu", "max_epochs": 4, "accumulate_grad_batches": 2},
+        "lightning": {
+            "accelerator": "cpu",
+            "max_epochs": 4,
+            "steps_per_epoch": 1,
+            "accumulate_grad_batches": 2,
+        },
         "store": {"path": str(tmp_path_factory.mktemp("store"))},
     }
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from hsf_tune.cli.prepare import Prepared
 from hsf_tune.config import Config
-from hsf_tune.finetuning.fit import Placement, place
+from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.probe import (
     CONTEXT_BYTES,
     StepCost,

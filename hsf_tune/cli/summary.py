@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,10 @@ from rich.table import Table
 
 from hsf_tune.cli.prepare import Prepared
 from hsf_tune.cli.winner import BEST, best_strategy_hint
-from hsf_tune.data.splits import Split, Splits
-from hsf_tune.finetuning.fit import Placement
+from hsf_tune.data.cases import Case
+from hsf_tune.data.splits import Splits
+from hsf_tune.finetuning.length import epoch_length
+from hsf_tune.finetuning.placement import Placement
 from hsf_tune.finetuning.probe import StepCost
 from hsf_tune.finetuning.strategy import describe
 from hsf_tune.search.race import Expected, RacePlan
@@ -78,7 +81,12 @@ def _print_work(
     console: Console,
 ) -> None:
     epochs = sum(n for _, n in expected.expected.values())
-    epoch_s = _epoch_seconds(prepared, splits.explore[0], cost)
+    split, config = splits.explore[0], prepared.config
+    train, validate = split.train_set(prepared.cases), split.validation_set(prepared.cases)
+    length = epoch_length(len(train), config.datasets.batch_size, config.lightning)
+    rounds = length.crops / len(train)
+    share = _in_largest(prepared, cost)
+    epoch_s = rounds * share(train) * cost.train_s + share(validate) * cost.validate_s
     hours = epochs * epoch_s / max(1, workers) / 3600
     memory = f", {cost.peak_bytes / 2**30:.1f} GiB at the peak" if cost.peak_bytes else ""
     twice = ", with activation checkpointing" if cost.checkpointing else ""
@@ -86,24 +94,20 @@ def _print_work(
         f"  {expected.trials} trials, {epochs} epochs in all, {workers} trials at a time on {placement.device}"
         f" ({placement.precision})\n"
         f"  one step of the heaviest strategy on the largest case: {cost.train_s:.2f} s{memory}{twice}\n"
-        f"  at most {epoch_s:.1f} s an epoch, so about {_hours(hours)} in all",
+        f"  an epoch: {length.steps} optimiser steps, {rounds:.1f} times through the"
+        f" {len(train)} training crops, at most {epoch_s:.1f} s; so about {_hours(hours)} in all",
         highlight=False,
     )
 
 
-def _epoch_seconds(prepared: Prepared, split: Split, cost: StepCost) -> float:
-    """Seconds of an epoch with all blocks open; cases cost in proportion to their voxels."""
+def _in_largest(prepared: Prepared, cost: StepCost) -> Callable[[Sequence[Case]], float]:
+    """How many times the largest case some cases are; they cost in proportion to their voxels."""
 
-    def voxels(cases: list[Any]) -> float:
-        total = 0.0
-        for case in cases:
-            x, y, z = prepared.store.grid(case.id).padded_size
-            total += x * y * z / cost.voxels
-        return total
+    def share(cases: Sequence[Case]) -> float:
+        sizes = [prepared.store.grid(case.id).padded_size for case in cases]
+        return sum(math.prod(size) for size in sizes) / cost.voxels
 
-    train = voxels(split.train_set(prepared.cases))
-    validate = voxels(split.validation_set(prepared.cases))
-    return train * cost.train_s + validate * cost.validate_s
+    return share
 
 
 def _hours(hours: float) -> str:

@@ -34,6 +34,7 @@ from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split, named_test_set
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.length import ENOUGH_STEPS, epoch_length
 from hsf_tune.finetuning.schedule import make_plan
 from hsf_tune.finetuning.strategy import (
     MAX_EPOCHS,
@@ -69,6 +70,7 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Console) -
         records = Records(folder)
         split = _begin(prepared, config, saved, words, records, console)
         spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, surface=True)
+        _say_length(spec, prepared, config, console)
         try:
             with stopping():
                 ended = _train(prepared, config, spec, records, console, threads)
@@ -212,6 +214,26 @@ def _warn(
             f" finetuning.unfreeze_frequency={plan.frequency}, {plan.never_opened} of"
             f" {plan.depth} blocks never open. Use lightning.max_epochs=auto, or"
             f" {(plan.depth + 1) * plan.frequency}.",
+            highlight=False,
+        )
+
+
+def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Console) -> None:
+    """How many optimiser steps the training has, and how many epochs would be enough of them."""
+    crops = len(spec.split.train_set(prepared.cases))
+    length = epoch_length(crops, config.datasets.batch_size, config.lightning)
+    epochs = int(spec.strategy[MAX_EPOCHS])
+    console.print(
+        f"Length: {epochs} epochs of {length.steps} optimiser steps, {epochs * length.steps} in"
+        f" all; an epoch goes {length.crops / crops:.1f} times through {crops} training crops",
+        highlight=False,
+    )
+    if epochs * length.steps < ENOUGH_STEPS:
+        console.print(
+            f"[yellow]Warning:[/] a network that takes fewer than {ENOUGH_STEPS} steps has seldom"
+            f" learned what it can. lightning.max_epochs={-(-ENOUGH_STEPS // length.steps)} would"
+            f" be enough, or a higher lightning.steps_per_epoch"
+            f" (now {config.lightning.steps_per_epoch}).",
             highlight=False,
         )
 

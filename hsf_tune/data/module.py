@@ -38,6 +38,7 @@ class CropsDataModule(pl.LightningDataModule):
 
     Args:
         cases: all cases in discovery order; the split selects from them.
+        crops_per_epoch: crops handed out in an epoch, round and round; None for each once.
         workers: processes that load and augment; None takes `datasets.num_workers` on a
             GPU, at most one for each CPU thread of this process, and none on a CPU, where
             they would only compete with the training. The batches are the same.
@@ -51,6 +52,7 @@ class CropsDataModule(pl.LightningDataModule):
         config: Config,
         seed: int,
         *,
+        crops_per_epoch: int | None = None,
         workers: int | None = None,
     ) -> None:
         super().__init__()
@@ -59,14 +61,10 @@ class CropsDataModule(pl.LightningDataModule):
         self.seed = seed
         self.train_cases = split.train_set(cases)
         self.validation_cases = split.validation_set(cases)
+        self.crops_per_epoch = crops_per_epoch or len(self.train_cases)
         self.workers = _workers(config) if workers is None else workers
         self._epoch = 0
         _limit_itk_threads()
-
-    @property
-    def batches_per_epoch(self) -> int:
-        """Training batches of an epoch, a smaller last one included."""
-        return -(-len(self.train_cases) // self.config.datasets.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """The epoch that comes next, where no trainer counts them."""
@@ -84,7 +82,7 @@ class CropsDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Item]:
         transform = make_augmentation(self.config.augmentation)
-        sampler = EpochSampler(len(self.train_cases), self.seed, self.epoch)
+        sampler = EpochSampler(len(self.train_cases), self.crops_per_epoch, self.seed, self.epoch)
         data = TrainingCases(self.store, self.train_cases, transform, self.seed)
         return self._loader(data, self.config.datasets.batch_size, sampler)
 
@@ -109,23 +107,30 @@ class CropsDataModule(pl.LightningDataModule):
         )
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
-    """All indices in an order that (seed, epoch) decides, each with its epoch."""
+class EpochSampler(Sampler[tuple[int, int, int]]):
+    """(epoch, round, index): all n indices once a round, as many rounds as `length` takes.
 
-    def __init__(self, n: int, seed: int, epoch: Callable[[], int]) -> None:
-        self.n, self.seed, self.epoch = n, seed, epoch
+    (seed, epoch, round) alone decide a round's order; the last one may be cut short.
+    """
+
+    def __init__(self, n: int, length: int, seed: int, epoch: Callable[[], int]) -> None:
+        self.n, self.length, self.seed, self.epoch = n, length, seed, epoch
 
     def __len__(self) -> int:
-        return self.n
+        return self.length
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:
+    def __iter__(self) -> Iterator[tuple[int, int, int]]:
         epoch = self.epoch()
-        generator = torch.Generator().manual_seed(derived_seed(self.seed, epoch, "order"))
-        return iter([(epoch, i) for i in torch.randperm(self.n, generator=generator).tolist()])
+        for start in range(0, self.length, self.n):
+            round_ = start // self.n
+            parts = (self.seed, epoch, "order", *_beyond_first(round_))
+            generator = torch.Generator().manual_seed(derived_seed(*parts))
+            order = torch.randperm(self.n, generator=generator)[: self.length - start]
+            yield from ((epoch, round_, index) for index in order.tolist())
 
 
 class TrainingCases(Dataset[Item]):
-    """Augmented cases, asked for by (epoch, index)."""
+    """Augmented cases, asked for by (epoch, round, index)."""
 
     def __init__(
         self, store: Store, cases: Sequence[Case], transform: tio.Transform, seed: int
@@ -137,8 +142,8 @@ class TrainingCases(Dataset[Item]):
     def __len__(self) -> int:
         return len(self.cases)
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int, int]) -> Item:
+        epoch, round_, index = key
         case, repeat = self.cases[index], self.repeats[index]
         stored = self.store.load(case.id)
         image, labels = _copied(stored)
@@ -150,7 +155,9 @@ class TrainingCases(Dataset[Item]):
             image[:, *where],
             labels[where],
             stored.spacing_mm,
-            derived_seed(self.seed, epoch, case.id, *([repeat] if repeat else [])),
+            derived_seed(
+                self.seed, epoch, case.id, *([repeat] if repeat else []), *_beyond_first(round_)
+            ),
         )
         return {"image": image, "labels": labels, "case": case.id, "dataset": case.dataset}
 
@@ -188,6 +195,11 @@ def derived_seed(*parts: object) -> int:
     """A seed of 63 bits that only the parts decide, on any machine and version."""
     digest = hashlib.sha256("/".join(str(part) for part in parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _beyond_first(round_: int) -> list[str]:
+    """What a seed is derived from besides the epoch, from an epoch's second round on."""
+    return [f"round {round_}"] if round_ else []
 
 
 def _copied(stored: StoredCase) -> tuple[Tensor, Tensor]:

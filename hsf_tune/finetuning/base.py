@@ -15,7 +15,7 @@ from hsf_tune.config import Config, DatasetConfig, ModelsConfig
 from hsf_tune.finetuning.finished import best_weights, is_run, open_run
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.model.arunet import Architecture
-from hsf_tune.model.weights import BaseModel, load_base
+from hsf_tune.model.weights import FROM_SCRATCH, BaseModel, load_base, random_base
 
 DEMO_BASE = Path(__file__).parents[1] / "model" / "demo_base.safetensors"
 ANYWHERE = ("head", "tail")  # labels that the forgiving loss takes for any subfield
@@ -48,6 +48,8 @@ def get_base(config: Config) -> BaseModel:
     Raises:
         ModelError: it can't be fetched, verified or read.
     """
+    if config.models.checkpoint == FROM_SCRATCH:
+        return random_base(asked_architecture(config.models))
     base = _load_once(resolve_checkpoint(config), config.models.checksum)
     names = config.models.labels_names
     if base.labels_names is None and names is not None:
@@ -69,6 +71,18 @@ def describe_base(base: BaseModel) -> str:
 def blocks_of(base: BaseModel) -> dict[str, int]:
     """Mode -> number of blocks that it can open."""
     return n_blocks(base.architecture.num_levels)
+
+
+def asked_architecture(models: ModelsConfig) -> Architecture:
+    """What the configuration says of a network that no checkpoint decides."""
+    return Architecture(
+        in_channels=models.in_channels,
+        out_channels=models.out_channels,
+        f_maps=models.f_maps,
+        num_levels=models.num_levels,
+        layer_order=models.layer_order,
+        use_attention=models.use_attention,
+    )
 
 
 def network_architecture(base: BaseModel, models: ModelsConfig) -> Architecture:

@@ -28,8 +28,7 @@ from hsf_tune.finetuning.callbacks import TrialReporter
 from hsf_tune.finetuning.evaluate import evaluate
 from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.finetuning.pictures import draw_curve, draw_overlay
-from hsf_tune.finetuning.placement import Placement, place
-from hsf_tune.finetuning.schedule import Plan
+from hsf_tune.finetuning.placement import place
 from hsf_tune.finetuning.setting import ENDED, Setting, TrialSpec, count_parameters
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.records import Event, Score, TrialEnded, event_to_dict, mean_dice
@@ -83,13 +82,20 @@ def _train(
     on_event: Callable[[Event], None],
     should_stop: Callable[[], str | None] | None,
 ) -> TrialEnded:
-    config, spec, placement = setting.config, setting.spec, setting.placement
-    data = CropsDataModule(setting.store, setting.cases, spec.split, config, spec.seed)
-    steps = -(-data.batches_per_epoch // config.lightning.accumulate_grad_batches)
+    config, spec = setting.config, setting.spec
+    length = setting.length()
+    data = CropsDataModule(
+        setting.store,
+        setting.cases,
+        spec.split,
+        config,
+        spec.seed,
+        crops_per_epoch=length.crops,
+    )
     network = setting.network()
     network.checkpointing = config.lightning.activation_checkpointing is True
     subjects = {c.id: c.subject for c in setting.cases}
-    module = FinetuningModule(network, config, setting.plan, steps, setting.store, subjects)
+    module = FinetuningModule(network, config, setting.plan, length.steps, setting.store, subjects)
     reporter = TrialReporter(
         spec.trial, setting.folder, on_event, should_stop, setting.save_weights
     )
@@ -97,35 +103,28 @@ def _train(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
-        _trainer(config, placement, setting.plan, [reporter], bool(setting.validation_cases())).fit(
-            module, datamodule=data, ckpt_path=str(resume) if resume.exists() else None
-        )
+        trainer = _trainer(setting, length.accumulate, reporter)
+        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.exists() else None)
     reporter.tell_again()  # where no epoch was left, Lightning started no training
     return _finished(setting, module, reporter)
 
 
-def _trainer(
-    config: Config,
-    placement: Placement,
-    plan: Plan,
-    callbacks: list[pl.Callback],
-    validates: bool,
-) -> pl.Trainer:
+def _trainer(setting: Setting, accumulate: int, reporter: TrialReporter) -> pl.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    lightning = config.lightning
+    lightning, placement = setting.config.lightning, setting.placement
     return pl.Trainer(
         accelerator=placement.accelerator,
         devices=1,
         precision=placement.precision,
-        max_epochs=plan.max_epochs,
-        accumulate_grad_batches=lightning.accumulate_grad_batches,
+        max_epochs=setting.plan.max_epochs,
+        accumulate_grad_batches=accumulate,
         log_every_n_steps=lightning.log_every_n_steps,
         benchmark=lightning.benchmark,
         deterministic=lightning.deterministic,
-        limit_val_batches=None if validates else 0,
+        limit_val_batches=None if setting.validation_cases() else 0,
         num_sanity_val_steps=0,
-        callbacks=callbacks,
+        callbacks=[reporter],
         plugins=[LightningEnvironment()],  # in a SLURM job, one device all the same
         logger=False,
         enable_checkpointing=True,

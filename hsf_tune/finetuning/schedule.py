@@ -40,8 +40,13 @@ def resolve_depth(mode: str, depth: int, blocks: Mapping[str, int]) -> int:
 
 
 def resolve_max_epochs(max_epochs: int | str, depth: int, frequency: int) -> int:
-    """`auto` is the documented rule of thumb: (depth + 1) x unfreeze_frequency epochs."""
-    return (depth + 1) * frequency if max_epochs == "auto" else int(max_epochs)
+    """`auto` is the documented rule of thumb: (depth + 1) x unfreeze_frequency epochs.
+
+    Where all blocks are open from the start (0), as many as at the documented frequency.
+    """
+    if max_epochs != "auto":
+        return int(max_epochs)
+    return (depth + 1) * (frequency or FinetuningConfig.unfreeze_frequency)
 
 
 @dataclass(frozen=True)
@@ -50,7 +55,7 @@ class Plan:
 
     Attributes:
         depth: blocks opened beyond the final convolution, all counted (never -1).
-        frequency: epochs between two openings.
+        frequency: epochs between two openings; 0 where all blocks are open from the start.
         max_epochs: length of the run.
     """
 
@@ -60,7 +65,7 @@ class Plan:
 
     def open_blocks(self, epoch: int) -> int:
         """Number of open blocks at an epoch counted from 0: min(depth, epoch // frequency)."""
-        return min(self.depth, epoch // self.frequency)
+        return min(self.depth, epoch // self.frequency) if self.frequency else self.depth
 
     def opening_epoch(self, group: int) -> int:
         """Epoch at which group 0 (the final convolution) or block 1..depth starts to train."""

@@ -18,6 +18,7 @@ from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import blocks_of, get_base, network_architecture
+from hsf_tune.finetuning.length import EpochLength, epoch_length
 from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.schedule import Plan, make_plan
@@ -80,6 +81,10 @@ class Setting:
     def validation_cases(self) -> list[Case]:
         return self.spec.split.validation_set(self.cases)
 
+    def length(self) -> EpochLength:
+        crops = len(self.spec.split.train_set(self.cases))
+        return epoch_length(crops, self.config.datasets.batch_size, self.config.lightning)
+
     def groups(self) -> list[tuple[str, torch.nn.Module]]:
         """What trains, in the order of opening: names and sizes, without the weights."""
         with torch.device("meta"):
@@ -88,6 +93,7 @@ class Setting:
 
     def started(self) -> TrialStarted:
         spec, groups = self.spec, self.groups() if self.spec.strategy else []
+        epochs = self.plan.max_epochs if spec.strategy else 0
         return TrialStarted(
             trial=spec.trial,
             phase=spec.phase,
@@ -95,7 +101,8 @@ class Setting:
             strategy=dict(spec.strategy),
             fold=spec.split.fold,
             seed=spec.seed,
-            max_epochs=self.plan.max_epochs if spec.strategy else 0,
+            max_epochs=epochs,
+            steps=epochs * self.length().steps if epochs else 0,
             train=list(spec.split.train),
             validate=list(spec.split.validate),
             opening_epochs={name: self.plan.opening_epoch(i) for i, (name, _) in enumerate(groups)},
@@ -115,6 +122,8 @@ class Setting:
             f"{self.spec.seed} {self.placement.precision} {self.base.sha256} {self.store.key}"
             f" {self.config.datasets.batch_size} {self.config.lightning.accumulate_grad_batches}",
         ]
+        if self.config.lightning.steps_per_epoch != 1:  # which 0.1.0, that had no such key, did
+            parts.append(f"{self.length()}")
         return sha256("\n".join(parts).encode()).hexdigest()
 
     def claim_folder(self) -> TrialEnded | None:

@@ -85,6 +85,8 @@ def describe(strategy: Mapping[str, Any]) -> str:
 
 
 def _every(frequency: object) -> str:
+    if frequency == 0:
+        return "all blocks at once"
     return "a block every epoch" if frequency == 1 else f"a block every {frequency} epochs"
 
 

@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -26,6 +27,7 @@ from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.formats import read_weights
 from hsf_tune.model.published import PUBLISHED, fetch, file_checksum, verify
 
+FROM_SCRATCH = "none"  # in place of a checkpoint: random weights
 _SHOWN = 6  # differences that an error lists
 
 
@@ -38,7 +40,8 @@ class BaseModel:
         source: the address or path that it came from.
         sha256: of the file.
         architecture: inferred from the shapes.
-        state_dict: float32 tensors by the network's names. Not to be written to.
+        state_dict: float32 tensors by the network's names, not to be written to; empty where
+            training starts from random weights.
         labels_names: channel 1..N -> name, or None where nobody says.
         training: the file's notes on how it was made, or None.
     """
@@ -83,6 +86,12 @@ def load_base(
     )
 
 
+def random_base(architecture: Architecture) -> BaseModel:
+    """A base without weights: networks built from it start at random, as their seed says."""
+    digest = sha256(f"random weights of {architecture}".encode()).hexdigest()
+    return BaseModel("random weights", FROM_SCRATCH, digest, architecture, {})
+
+
 def infer_architecture(state_dict: Mapping[str, Tensor]) -> Architecture:
     """The architecture whose weights have these names and shapes.
 
@@ -117,6 +126,10 @@ def build_network(base: BaseModel, out_channels: int, *, seed: int = 0) -> ARUNe
         ModelError: the base's weights are not those of its architecture.
     """
     architecture = replace(base.architecture, out_channels=out_channels)
+    if not base.state_dict:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return ARUNet(architecture)
     weights = {key: value.clone() for key, value in base.state_dict.items()}
     if out_channels != base.architecture.out_channels:
         weights |= _new_final_conv(architecture, seed)

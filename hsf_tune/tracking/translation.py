@@ -47,7 +47,12 @@ def params_of(started: TrialStarted) -> dict[str, str]:
         short if shorts.count(short) == 1 else key: str(value)
         for short, (key, value) in zip(shorts, started.strategy.items(), strict=True)
     }
-    return {**params, "arm": started.arm, "max_epochs": str(started.max_epochs)}
+    return {
+        **params,
+        "arm": started.arm,
+        "max_epochs": str(started.max_epochs),
+        "steps": str(started.steps),
+    }
 
 
 def tags_of(started: TrialStarted) -> dict[str, str]:

@@ -118,7 +118,7 @@ def test_padding_stays_zero_and_background_after_augmentation(built):
 
 def test_a_larger_batch_pads_to_its_largest_case_and_marks_the_padding(built):
     data = make(built, batch_size=5)
-    assert data.batches_per_epoch == 1
+    assert len(data.train_dataloader()) == 1
     (batch,) = data.train_dataloader()
     assert batch["image"].shape == (5, 1, 8, 24, 16)
     assert batch["labels"].shape == batch["counts"].shape == (5, 8, 24, 16)
@@ -139,7 +139,23 @@ def test_a_larger_batch_pads_to_its_largest_case_and_marks_the_padding(built):
 @pytest.mark.parametrize(("batch_size", "batches"), [(1, 5), (2, 3), (5, 1), (9, 1)])
 def test_batches_per_epoch_counts_the_remainder(built, batch_size, batches):
     data = make(built, batch_size=batch_size)
-    assert data.batches_per_epoch == batches == len(list(data.train_dataloader()))
+    assert len(data.train_dataloader()) == batches == len(list(data.train_dataloader()))
+
+
+def test_a_longer_epoch_goes_round_again_with_new_order_and_augmentation(built):
+    """13 crops of 5 cases: two rounds and three of the third, the first as in a plain epoch."""
+    data = make(built)
+    data.crops_per_epoch = 13
+    data.set_epoch(2)
+    batches = list(data.train_dataloader())
+    cases = [batch["case"][0] for batch in batches]
+    plain, _ = epoch_of(make(built), 2)
+    assert cases[:5] == plain
+    assert sorted(cases[:5]) == sorted(cases[5:10])
+    assert len(set(cases[10:])) == 3
+    assert cases[:5] != cases[5:10]
+    versions = {case: [b["image"] for b in batches if b["case"][0] == case] for case in plain}
+    assert sum(not torch.equal(v[0], v[1]) for v in versions.values()) >= 3
 
 
 def test_validation_shows_the_stored_cases_one_by_one(built):

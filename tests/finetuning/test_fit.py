@@ -1,6 +1,7 @@
 """One trial from start to end: what trains, what is recorded, and that it goes on as it was."""
 
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -64,6 +65,7 @@ MODES = {
         ("encoder", 1, 2, 3, 1),
         ("full", 4, 1, 3, 2),
         ("decoder", 3, 2, 2, 0),
+        ("decoder", 2, 0, 1, 2),
     ],
 )
 def test_exactly_the_open_blocks_move_and_each_from_its_first_epoch(
@@ -306,3 +308,28 @@ def test_a_trial_inside_a_slurm_job_of_several_nodes_is_a_trial_as_any_other(
     within, _ = run(config, spec, tmp_path / "within")
     assert within.dice == alone.dice
     assert within.scores == alone.scores
+
+
+def test_an_epoch_has_the_optimiser_steps_that_were_asked_for(config, tmp_path):
+    """6 crops, batches of one: 5 steps an epoch go round a second time, each batch a step."""
+    config = config.with_values({"lightning.steps_per_epoch": 9, "lightning.max_epochs": 2})
+    spec = spec_of(config, finetuning__depth=0)
+    _, events = run(config, spec, tmp_path / "t")
+    assert events[0].steps == 18
+    rates = [e.metrics["lr/final_conv"] for e in events if isinstance(e, EpochEnded)]
+    # the rate of an epoch's last step, 8 and 17 of 18: one step of warm-up, then the cosine
+    cosine = [0.5 * (1 + math.cos(math.pi * (step - 1) / 17)) for step in (8, 17)]
+    assert rates == pytest.approx([1e-2 * share for share in cosine])
+
+
+def test_random_weights_differ_by_seed_and_fit_the_architecture_asked_for(config):
+    values = {"models.checkpoint": "none", "models.f_maps": 2}
+    base = get_base(config.with_values(values))
+    first, again, other = (build_network(base, 3, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert base.architecture.f_maps == 2
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["final_conv.weight"], other["final_conv.weight"])
+    assert not torch.equal(
+        first["encoders.0.basic_module.conv1.conv.weight"],
+        other["encoders.0.basic_module.conv1.conv.weight"],
+    )

@@ -36,10 +36,18 @@ def test_open_blocks_follow_the_closed_form(mode, depth, frequency):
 
 
 @pytest.mark.parametrize(
-    ("depth", "frequency", "epochs"), [(3, 4, 16), (4, 4, 20), (0, 4, 4), (1, 4, 8), (7, 1, 8)]
+    ("depth", "frequency", "epochs"),
+    [(3, 4, 16), (4, 4, 20), (0, 4, 4), (1, 4, 8), (7, 1, 8), (3, 0, 16)],
 )
 def test_auto_epochs_are_the_documented_rule_of_thumb(depth, frequency, epochs):
     assert resolve_max_epochs("auto", depth, frequency) == epochs
+
+
+def test_at_frequency_0_all_blocks_are_open_from_the_start():
+    plan = Plan(depth=3, frequency=0, max_epochs=5)
+    assert [plan.open_blocks(epoch) for epoch in range(5)] == [3] * 5
+    assert [plan.opening_epoch(group) for group in range(4)] == [0] * 4
+    assert plan.never_opened == 0
 
 
 def test_the_documented_encoder_at_16_epochs_never_opens_its_fourth_block():
