@@ -19,7 +19,6 @@ import optuna
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS, strategy_key
 from hsf_tune.records import (
     DEFAULT,
-    RECORDS,
     EpochEnded,
     Event,
     Note,
@@ -27,6 +26,7 @@ from hsf_tune.records import (
     TrialEnded,
     TrialStarted,
 )
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
@@ -171,7 +171,7 @@ class _NoFile(Records):
     """Records that are kept in memory alone."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / RECORDS
+        self.folder, self.path = folder, RunFolder(folder).records
         self.trials, self.notes = {}, []
 
     def extend(self, events: Any) -> None:
