@@ -10,7 +10,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import HsfTuneError
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.stored_run import read_stored
 from hsf_tune.tracking import address_for, sync_folder
 
@@ -23,7 +25,8 @@ def main() -> int:
     parser.add_argument("--experiment", help="default: the run's")
     given = parser.parse_args()
     try:
-        noted = read_stored(given.folder).config.tracking
+        has_config = RunFolder(given.folder).config.exists()
+        noted = read_stored(given.folder).config.tracking if has_config else TrackingConfig()
         noted = replace(noted, experiment=given.experiment or noted.experiment)
         config = address_for(noted, given.uri)
         left = sync_folder(given.folder, config)
