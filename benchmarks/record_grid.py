@@ -40,6 +40,7 @@ from hsf_tune.files import write_text
 from hsf_tune.finetuning.strategy import LR
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Event, Records, TrialEnded
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.run import SearchOutcome, run_search
 from hsf_tune.search.space import Space, build_space, load_space
 
@@ -173,7 +174,7 @@ class _Discard:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, TrialEnded):
-            shutil.rmtree(self.folder / "checkpoints" / event.trial, ignore_errors=True)
+            shutil.rmtree(RunFolder(self.folder).trial(event.trial).path, ignore_errors=True)
 
 
 def _claim_folder(recording: _Recording) -> None:
@@ -185,10 +186,9 @@ def _claim_folder(recording: _Recording) -> None:
     config = recording.config.to_dict()
     resources = ("max_concurrent", "cpus_per_trial", "gpus_per_trial", "address", "max_retries")
     config["search"] = {k: v for k, v in config["search"].items() if k not in resources}
-    files = {"config.yaml": config, "space.yaml": recording.grid.to_dict()}
-    for name, plain in files.items():
+    files = RunFolder(recording.folder)
+    for path, plain in ((files.config, config), (files.space, recording.grid.to_dict())):
         text = yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
-        path = recording.folder / name
         if path.exists() and path.read_text(encoding="utf-8") != text:
             raise ConfigError(
                 f"{path} differs from what is to be recorded now. Give this recording another"

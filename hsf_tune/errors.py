@@ -33,6 +33,10 @@ class ModelError(HsfTuneError):
     """A base model that can't be fetched, verified or loaded."""
 
 
+class RunError(HsfTuneError):
+    """A run's folder that is none, that can't be read, or that leads elsewhere."""
+
+
 class SearchError(HsfTuneError):
     """A search that can't start, go on, or name a best strategy."""
 

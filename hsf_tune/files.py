@@ -1,7 +1,8 @@
-"""Write a file whole under its name, or not at all."""
+"""Write a file whole under its name, or not at all; keep one that can't be read."""
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,10 +13,10 @@ from pathlib import Path
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path in the folder of `path`, which is made if need be; to be written to.
 
-    At the end of the block what was written takes the place of `path` at once, so that readers see
-    the old or the new file, never a part. After an error `path` is as it was. The temporary name is
-    hidden, belongs to this process and has the suffixes of `path`, by which many writers choose
-    their format.
+    At the end of the block what was written goes to the disk and takes the place of `path` at
+    once, so that readers see the old or the new file, never a part, also after a power cut. After
+    an error `path` is as it was. The temporary name is hidden, belongs to this process and has the
+    suffixes of `path`, by which many writers choose their format.
 
     Raises:
         OSError: the folder can't be made, or the file not be put there.
@@ -24,9 +25,19 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
         yield temporary
+        with temporary.open("r+b") as written:
+            os.fsync(written.fileno())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file or folder that can't be read another name beside its own; the new path."""
+    names = (path.with_name(f"{path.name}.unreadable-{n}") for n in itertools.count(1))
+    free = next(name for name in names if not os.path.lexists(name))
+    path.rename(free)
+    return free
 
 
 def write_text(path: Path, text: str) -> None:

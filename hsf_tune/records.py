@@ -24,10 +24,10 @@ from typing import Any, ClassVar, Literal, NamedTuple, cast
 import numpy as np
 from filelock import FileLock, Timeout
 
-from hsf_tune.errors import HsfTuneError, SearchError
+from hsf_tune.errors import HsfTuneError, RunError, SearchError
 from hsf_tune.files import write_text
+from hsf_tune.run_folder import TRIAL_ID, RunFolder
 
-RECORDS = "trials.jsonl"  # the file of a run's records, in its folder
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 Status = Literal["finished", "pruned", "failed"]
 Phase = Literal["explore", "confirm", "test", "finetune", "base"]
@@ -114,6 +114,16 @@ class Note:
 
 Event = TrialStarted | EpochEnded | TrialEnded | Note
 _KINDS: dict[str, type] = {e.kind: e for e in (TrialStarted, EpochEnded, TrialEnded, Note)}
+_NUMBER = (int, float)
+_HOLDS: dict[str, Any] = {
+    **dict.fromkeys(("trial", "phase", "arm", "status", "about", "text"), str),
+    **dict.fromkeys(("strategy", "metrics", "data", "opening_epochs"), Mapping),
+    **dict.fromkeys(("train", "validate", "scores", "figures"), list),
+    **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs"), int),
+    **dict.fromkeys(("time", "seconds", "parameters_trained"), _NUMBER),
+    **dict.fromkeys(("dice", "best_dice"), (*_NUMBER, type(None))),
+    **dict.fromkeys(("last_checkpoint", "best_checkpoint"), (str, type(None))),
+}  # key -> what the program reads it as; it may come from someone else's file
 
 
 def event_to_dict(event: Event) -> dict[str, Any]:
@@ -122,17 +132,33 @@ def event_to_dict(event: Event) -> dict[str, Any]:
 
 
 def event_from_dict(plain: Mapping[str, Any]) -> Event:
-    """The inverse of `event_to_dict`; unknown fields of a newer version are dropped."""
-    kind = _KINDS[plain["event"]]
+    """The inverse of `event_to_dict`; unknown fields of a newer version are dropped.
+
+    Raises:
+        ValueError: it is no event: of no known kind, without a field it needs, or with one that
+            holds something else.
+    """
+    name = plain.get("event") if isinstance(plain, Mapping) else None
+    if name not in _KINDS:
+        raise ValueError(f"the event {name!r} is none of {', '.join(_KINDS)}")
+    kind = _KINDS[name]
     names = {f.name for f in fields(kind)}
     values = {k: v for k, v in plain.items() if k in names}
+    for key, value in values.items():
+        if not isinstance(value, _HOLDS.get(key, object)):
+            raise ValueError(f"{key} holds {value!r}")
+    if "trial" in names and not TRIAL_ID.fullmatch(values.get("trial", "")):
+        raise ValueError(f"{values.get('trial')!r} can't be the id of a trial")
     if kind is TrialEnded:
         rows = values.get("scores", ())
         values["scores"] = [
             Score(subject, case, label, metric, math.nan if value is None else float(value))
             for subject, case, label, metric, value in rows
         ]
-    return cast(Event, kind(**values))
+    try:
+        return cast(Event, kind(**values))
+    except TypeError as error:  # a field is missing
+        raise ValueError(str(error)) from None
 
 
 @dataclass
@@ -166,15 +192,23 @@ class Records:
     Attributes:
         trials: trial id -> TrialRecord, in order of first start.
         notes: all notes, in order.
+
+    Raises:
+        RunError: the file holds what is no event.
     """
 
     def __init__(self, folder: Path | str) -> None:
         self.folder = Path(folder)
-        self.path = self.folder / RECORDS
+        self.path = self.files.inside(self.files.records.name)
         self.trials: dict[str, TrialRecord] = {}
         self.notes: list[Note] = []
         for event in read_events(self.path):
             self._apply(event)
+
+    @property
+    def files(self) -> RunFolder:
+        """The folder's files by name."""
+        return RunFolder(self.folder)
 
     def append(self, event: Event) -> None:
         """Write one event through to the disk, then take it into account.
@@ -201,8 +235,8 @@ class Records:
 
     def write_tables(self) -> None:
         """Write `scores.csv` and `trials.csv` anew, each atomically."""
-        write_text(self.folder / "scores.csv", _csv(SCORE_COLUMNS, self.score_rows()))
-        write_text(self.folder / "trials.csv", _csv(TRIAL_COLUMNS, self.trial_rows()))
+        write_text(self.files.scores_table, _csv(SCORE_COLUMNS, self.score_rows()))
+        write_text(self.files.trials_table, _csv(TRIAL_COLUMNS, self.trial_rows()))
 
     def score_rows(self) -> Iterator[list[Any]]:
         """One row a case, label and metric of every ended trial, as in `scores.csv`."""
@@ -278,14 +312,25 @@ def label_means(scores: Iterable[Score], metric: str = "dice") -> dict[str, floa
 
 
 def read_events(path: Path) -> Iterator[Event]:
-    """Events of a file, in order; a last line cut short by a crash is left out."""
+    """Events of a file, in order; a last line cut short by a crash is left out.
+
+    Raises:
+        RunError: another line is no event.
+    """
     if not path.exists():
         return
     with path.open("rb") as lines:
-        for line in lines:
+        for number, line in enumerate(lines, start=1):
             if not line.endswith(b"\n"):
                 return
-            yield event_from_dict(json.loads(line))
+            try:
+                event = event_from_dict(json.loads(line))
+            except (ValueError, TypeError, RecursionError) as error:
+                raise RunError(
+                    f"{path}, line {number}, is no event of a run: {error}. Bring the file back"
+                    " from a copy; without the line, what it said is lost, and the rest is read."
+                ) from None
+            yield event
 
 
 @contextmanager
@@ -299,9 +344,9 @@ def sole_writer(folder: Path) -> Iterator[None]:
         SearchError: another process holds it.
         HsfTuneError: the folder can't be written.
     """
+    lock = FileLock(RunFolder(folder.resolve()).lock, timeout=0, is_singleton=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.resolve() / ".lock", timeout=0, is_singleton=True)
         lock.acquire()
     except Timeout:
         raise SearchError(

@@ -22,6 +22,7 @@ from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import load_base, save
 from hsf_tune.records import EpochEnded, Event, label_means
+from hsf_tune.run_folder import TrialFolder
 
 LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
 ON_DISK = {210: 1, 206: 2, 207: 3, 208: 4, 205: 5, 212: 0}
@@ -52,7 +53,7 @@ def train(args: argparse.Namespace, work: Path) -> None:
     spec = TrialSpec("pretrain", "finetune", "pretrain", strategy, split, args.seed)
     ended = fit(config, spec, work / "run", _print_epoch, threads=args.threads)
     print(f"held-out Dice {ended.dice:.4f}", label_means(ended.scores))
-    trained = load_base(work / "run" / "final.safetensors")
+    trained = load_base(TrialFolder(work / "run").final)
     network = ARUNet(trained.architecture)
     network.load_state_dict(trained.state_dict)
     save(

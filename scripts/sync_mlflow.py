@@ -10,28 +10,25 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import yaml
-
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import HsfTuneError
-from hsf_tune.tracking import sync_folder
+from hsf_tune.run_folder import RunFolder
+from hsf_tune.stored_run import read_stored
+from hsf_tune.tracking import address_for, sync_folder
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path, help="folder of the run: outputs/NAME")
-    parser.add_argument("--uri", help="where MLflow is; default: tracking.uri of config.yaml")
-    parser.add_argument("--experiment", help="default: tracking.experiment of config.yaml")
+    about = "where MLflow is; default: tracking.uri of the run, if it is hsf_tune's default"
+    parser.add_argument("--tracking-uri", "--uri", dest="uri", metavar="URI", help=about)
+    parser.add_argument("--experiment", help="default: the run's")
     given = parser.parse_args()
-    file = given.folder / "config.yaml"
-    plain = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
-    config = TrackingConfig(**plain.get("tracking", {}))
-    config = replace(
-        config,
-        uri=given.uri or config.uri,
-        experiment=given.experiment or config.experiment,
-    )
     try:
+        has_config = RunFolder(given.folder).config.exists()
+        noted = read_stored(given.folder).config.tracking if has_config else TrackingConfig()
+        noted = replace(noted, experiment=given.experiment or noted.experiment)
+        config = address_for(noted, given.uri)
         left = sync_folder(given.folder, config)
     except HsfTuneError as error:
         print(error, file=sys.stderr)

@@ -21,12 +21,12 @@ from benchmarks.replay.table import GridTable, Training
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS
 from hsf_tune.records import (
     DEFAULT,
-    RECORDS,
     EpochEnded,
     Records,
     TrialEnded,
     TrialStarted,
 )
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
@@ -163,7 +163,7 @@ class _NoFile(Records):
     """Records that are kept in memory alone."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.path = folder, folder / RECORDS
+        self.folder, self.path = folder, RunFolder(folder).records
         self.trials, self.notes = {}, []
 
     def extend(self, events: Any) -> None:

@@ -12,7 +12,6 @@ from rich.console import Console
 
 from hsf_tune.cli.prepare import prepare
 from hsf_tune.cli.shell import run_command
-from hsf_tune.config import Config
 from hsf_tune.data.checks import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
@@ -21,6 +20,7 @@ from hsf_tune.export.weights import fold_models, require_same_base, train_single
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel, open_run
 from hsf_tune.finetuning.strategy import MAX_EPOCHS, SavedStrategy, describe, load_strategy
 from hsf_tune.progress import Expected, Progress
+from hsf_tune.tracking import address_for
 from hsf_tune.tracking.registry import register
 
 EXAMPLES = """examples:
@@ -53,7 +53,7 @@ def _export(words: list[str]) -> int:
     exported = write_folder(run, saved, models, kind, to, name)
     _print_result(exported, time.perf_counter() - began_s, console)
     if run.config.tracking.enabled and not args.no_tracking:
-        _register(run.config, run.folder, exported, console)
+        _register(run, args.tracking_uri, exported, console)
     return 0
 
 
@@ -77,11 +77,12 @@ def _models(
         return [train_single(run, saved, progress, threads=threads)]
 
 
-def _register(config: Config, folder: Path, exported: Exported, console: Console) -> None:
+def _register(run: FinishedRun, uri: str | None, exported: Exported, console: Console) -> None:
     """MLflow is a view: what it refuses is said, and the folder stays as it is."""
     try:
         models = [f.path for f in exported.files]
-        registered = register(config.tracking, folder, models, exported.folder)
+        tracking = address_for(run.config.tracking, uri)
+        registered = register(tracking, run.folder, models, exported.folder)
     except HsfTuneError as error:
         console.print(f"[yellow]Note:[/] {error}", highlight=False)
         return
@@ -126,5 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--to", type=Path, metavar="DIR", help="default: datasets.output_path/NAME, models/NAME")
     add("--name", metavar="NAME", help="of the models; default: the run's")
     add("--threads", type=int, metavar="N", help="CPU threads; default: as the strategy's trials")
+    about = "where MLflow is; default: the run's own, if it is hsf_tune's default"
+    add("--tracking-uri", metavar="URI", help=about)
     add("--no-tracking", action="store_true", help="don't log and register the models in MLflow")
     return parser

@@ -7,7 +7,6 @@ run is made of. What goes wrong here is the user's to mend and costs no training
 from __future__ import annotations
 
 import datetime
-import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from hsf_tune import __version__
@@ -28,17 +26,16 @@ from hsf_tune.data.demo import ensure_demo
 from hsf_tune.data.sheets import draw_sheets
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import ConfigError
-from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
 from hsf_tune.records import Event, Note, Records
-from hsf_tune.tracking import RUN_FILES, MlflowTracker
+from hsf_tune.run_folder import RunFolder
+from hsf_tune.tracking import MlflowTracker
 
 PACKAGES = (
     "torch", "pytorch-lightning", "torchio", "nibabel", "monai", "ray", "optuna", "mlflow", "numpy",
 )  # fmt: skip
-COMMAND = "# command:"  # how the line of `config.yaml` begins that says what the user typed
 
 
 @dataclass(frozen=True)
@@ -115,14 +112,12 @@ def write_run_files(
     draw: bool = True,
 ) -> None:
     """`config.yaml`, `dataset.json` and contact sheets: what the run is made of."""
-    header = f"# The configuration of this run, resolved.\n{COMMAND} {command}\n"
-    write_text(
-        folder / "config.yaml",
-        header + yaml.safe_dump(config.to_dict(), sort_keys=False, allow_unicode=True),
-    )
-    write_text(folder / "dataset.json", json.dumps(describe_dataset(prepared, splits), indent=1))
-    if draw:
-        draw_sheets(prepared.findings, prepared.config, folder)
+    files = RunFolder(folder)
+    with files.writing():
+        files.write_config(config.to_dict(), command)
+        files.write_dataset(describe_dataset(prepared, splits))
+        if draw:
+            draw_sheets(prepared.findings, prepared.config, folder)
 
 
 def describe_dataset(prepared: Prepared, splits: dict[str, Any]) -> dict[str, Any]:
@@ -208,12 +203,6 @@ def start_tracking(
     tracker.check_reachable()
     tracker.sync(records)
     return tracker
-
-
-def run_files(folder: Path) -> list[Path]:
-    """The files of a run that belong on its MLflow run, as far as they are there."""
-    named = [folder / name for name in RUN_FILES if (folder / name).exists()]
-    return named + sorted(folder.glob("contact-sheet-*.png"))
 
 
 def require_new(folder: Path, name: str) -> None:

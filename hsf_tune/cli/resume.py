@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hsf_tune.cli.compose import Overrides, compose_config, make_paths_absolute
-from hsf_tune.cli.prepare import COMMAND, Prepared, file_hashes
+from hsf_tune.cli.prepare import Prepared, file_hashes
 from hsf_tune.config import Config, config_from_dict, set_values
 from hsf_tune.data.splits import Splits
-from hsf_tune.errors import ConfigError
-from hsf_tune.records import Note, Records
+from hsf_tune.errors import ConfigError, RunError
+from hsf_tune.records import Note
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.space import Space
 from hsf_tune.search.space_file import constants_of, read_space
+from hsf_tune.stored_run import StoredRun, read_stored
 
 CONFIGURATION = "configuration"  # note: what the run is made of; the last one holds
 MORE = "search.strategies_per_arm"  # may be raised, and only raised
@@ -49,34 +49,18 @@ MAY_CHANGE = {
 OF_ONE_PROCESS = ("search.address", "search.time_budget_s")  # a resume does not inherit them
 _GROUPS_THAT_MAY = ("tracking.", "store.")
 _SHOWN = 20  # differences that an error lists
-_FILES = ("config.yaml", "dataset.json")
+_DATASET = ("key", "base", "cases", "splits")  # what `dataset.json` must hold
 
 
 @dataclass(frozen=True)
-class Earlier:
-    """A run as its folder holds it.
-
-    Attributes:
-        config: `config.yaml` as it is now, under the run's name and place.
-        command: what the user typed to start it.
-        dataset: `dataset.json`.
-        noted: the data of the last CONFIGURATION note; {} where there is none.
-    """
-
-    folder: Path
-    config: Config
-    command: str
-    dataset: Mapping[str, Any]
-    noted: Mapping[str, Any]
-    records: Records
+class Earlier(StoredRun):
+    """A run to go on with; its configuration is under the run's name and place."""
 
     @property
-    def name(self) -> str:
-        return self.folder.name
-
-    @property
-    def space_file(self) -> Path:
-        return self.folder / "space.yaml"
+    def noted(self) -> Mapping[str, Any]:
+        """The data of the last CONFIGURATION note; {} where there is none."""
+        notes = self.notes(CONFIGURATION)
+        return notes[-1].data if notes else {}
 
     @property
     def splits(self) -> Splits:
@@ -88,36 +72,23 @@ def open_earlier(folder: Path) -> Earlier:
     """Read the folder of a run that was begun.
 
     Raises:
-        ConfigError: there is no run, it was stopped before it began, or a file of it can't be read.
+        RunError: there is no run, it was stopped before it began, or a file of it can't be read.
     """
-    if not (folder / "config.yaml").exists():
-        found = sorted(p.parent.name for p in folder.parent.glob("*/trials.jsonl"))
-        listed = f" Runs there: {', '.join(found[-8:])}." if found else ""
-        raise ConfigError(f"--resume {folder.name}: {folder} holds no run.{listed}")
-    records = Records(folder)
-    if not records.path.exists():
-        raise ConfigError(
+    files = RunFolder(folder)
+    if files.config.exists() and not files.is_run:
+        raise RunError(
             f"--resume {folder.name}: the run was stopped before anything trained. Start it again"
             f" with the command it was started with, and --name {folder.name}."
         )
-    texts = {name: _text(folder / name) for name in _FILES}
-    try:
-        plain = yaml.safe_load(texts["config.yaml"])
-        dataset = json.loads(texts["dataset.json"])
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{folder}: {' or '.join(_FILES)} can't be read: {error}") from None
+    stored = read_stored(folder)
+    missing = [key for key in _DATASET if key not in stored.dataset]
+    if missing:
+        raise RunError(
+            f"{files.dataset} lacks {', '.join(missing)}, which a run goes on with. Bring the file"
+            " back from a copy, or start a new run under another --name."
+        )
     place = {"name": folder.name, "output": str(folder.parent)}
-    lines = texts["config.yaml"].splitlines()
-    command = next((line for line in lines if line.startswith(COMMAND)), "")
-    noted = [note.data for note in records.notes if note.about == CONFIGURATION]
-    return Earlier(
-        folder,
-        config_from_dict({**plain, **place}),
-        command.removeprefix(COMMAND).strip(),
-        dataset,
-        noted[-1] if noted else {},
-        records,
-    )
+    return Earlier(**{**vars(stored), "config": stored.config.with_values(place)})
 
 
 def asked_for(
@@ -136,7 +107,7 @@ def asked_for(
     plain = set_values(earlier.config.to_dict(), dict.fromkeys(OF_ONE_PROCESS))
     given = {key: value for key, value in flags.items() if value is not None}
     if overrides.groups:
-        constants = constants_of(read_space(earlier.space_file))
+        constants = constants_of(read_space(earlier.files.space))
         composed, _ = compose_config(
             overrides, space_constants=constants, flags=given, config_dir=config_dir
         )
@@ -271,10 +242,3 @@ def _file_changes(dataset: Mapping[str, Any], prepared: Prepared) -> Iterator[st
                 yield f"{path} has changed (sha256 {hashes[path][:12]})"
     if not changed and before.keys() == now.keys():
         yield "the images are preprocessed in another way, by another version of hsf_tune"
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path} can't be read ({error.strerror}); the run needs it.") from error

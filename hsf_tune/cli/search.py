@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
@@ -20,7 +19,6 @@ from hsf_tune.cli.prepare import (
     note_versions,
     prepare,
     require_new,
-    run_files,
     start_tracking,
     write_run_files,
 )
@@ -39,14 +37,20 @@ from hsf_tune.cli.winner import test_jobs, write_recommended
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
-from hsf_tune.files import write_text
 from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import RECORDS, Records, sole_writer
+from hsf_tune.records import Records, sole_writer
 from hsf_tune.report import write_report
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import make_plan
 from hsf_tune.search.retention import drop_checkpoints
-from hsf_tune.search.run import SearchOutcome, plan_search, run_search, study_file
+from hsf_tune.search.run import (
+    SearchOutcome,
+    forget_studies,
+    plan_search,
+    retry_failed,
+    run_search,
+)
 from hsf_tune.search.space import Space, build_space, load_space
 from hsf_tune.search.space_file import constants_of, find_space, read_space
 
@@ -59,6 +63,8 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         words: the command line as it was typed, to be written down.
     """
     overrides = parse_overrides(args.overrides)
+    if args.retry_failed and not args.resume:
+        raise ConfigError("--retry-failed tries trials of an earlier run again: --resume NAME.")
     earlier = _earlier(args) if args.resume else None
     if earlier is None:
         file = find_space(args.space or "default")
@@ -79,7 +85,7 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         splits = make_splits(prepared.cases, space.config.search, config.datasets, config.seed)
     else:
         require_same_data(earlier, prepared)
-        space = load_space(str(earlier.space_file), config, blocks=prepared.blocks, fixed=fixed)
+        space = load_space(str(earlier.files.space), config, blocks=prepared.blocks, fixed=fixed)
         require_same_space(earlier, space)
         if args.space:
             own = {**overrides.values, **fixed}
@@ -88,6 +94,8 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         splits = earlier.splits
     if args.dry_run:
         return _dry_run(prepared, space, splits, console)
+    if args.retry_failed and earlier is not None:
+        _retry_failed(earlier, space.config, console)
     return _search(prepared, space, splits, words, earlier, console)
 
 
@@ -165,16 +173,16 @@ def _run(
     finally:
         lacking = 0
         if tracker:
-            tracker.log_artifacts(run_files(folder))
+            tracker.log_artifacts(records.files.to_show)
             lacking = tracker.close(timeout_s=patience_s, status=status)
         if complete and not lacking:  # else the weights are still to be sent, or to go on from
             _drop_checkpoints(records, config.search.keep_checkpoints, console)
 
 
 def _start_clean(folder: Path, config: Config) -> None:
-    """Remove what a run stopped before its first trial proposed, perhaps in another space."""
-    for path in (folder / RECORDS, study_file(config, folder)):
-        path.unlink(missing_ok=True)
+    """Remove what a run stopped before its first trial left, perhaps in another space."""
+    RunFolder(folder).clear()
+    forget_studies(config, folder)
 
 
 def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:
@@ -227,12 +235,11 @@ def _write_down(
         changes = describe_changes(earlier, accepted)
         if changes:
             console.print(f"Note: {changes}", highlight=False)
-    folder = records.folder
     command = earlier.command if earlier else shlex.join(["tune.py", *words])
-    text = yaml.safe_dump(space.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / "space.yaml", text)
     draw = earlier is None
-    write_run_files(folder, config, prepared, splits.to_dict(), command, draw=draw)
+    with records.files.writing():
+        records.files.write_space(space.to_dict())
+    write_run_files(records.folder, config, prepared, splits.to_dict(), command, draw=draw)
     records.append(configuration_note(config, space, changes))
 
 
@@ -246,11 +253,12 @@ def _finish(
     console: Console,
 ) -> int:
     """Tables and report for what is done, however the search ended."""
-    records.write_tables()
-    report = write_report(folder)
-    folds = {split.fold: split for split in splits.explore}
-    recommended, threads = report.summary["recommendation"], outcome.resources.threads
-    write_recommended(folder, prepared, config, records, folds, recommended, threads)
+    with records.files.writing():
+        records.write_tables()
+        report = write_report(folder)
+        folds = {split.fold: split for split in splits.explore}
+        recommended, threads = report.summary["recommendation"], outcome.resources.threads
+        write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
     if outcome.status != "finished":
         elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
@@ -261,7 +269,7 @@ def _finish(
     if outcome.failed_arms:
         console.print(
             f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
-            f" in {folder}/trials.jsonl.",
+            f" in {records.path}; --resume {folder.name} --retry-failed tries them again.",
             highlight=False,
         )
         return outcome.exit_code or 1
@@ -279,6 +287,13 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console)
     _, folder = new_run_folder(config, f"tune-{space.name}")
     _require_room(prepared, config, space, splits, folder, console, refuse=False)
     return 0
+
+
+def _retry_failed(earlier: Earlier, config: Config, console: Console) -> None:
+    with sole_writer(earlier.folder):
+        trials = retry_failed(Records(earlier.folder), config)
+    tried = f"tried again: {', '.join(trials)}" if trials else "no trial has failed"
+    console.print(f"--retry-failed: {tried}", highlight=False)
 
 
 def _earlier(args: argparse.Namespace) -> Earlier:

@@ -13,13 +13,14 @@ from rich.console import Console
 from rich.table import Table
 
 from hsf_tune.cli.prepare import Prepared
-from hsf_tune.cli.winner import BEST, best_strategy_hint
+from hsf_tune.cli.winner import best_strategy_hint
 from hsf_tune.data.cases import Case
 from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning.length import epoch_length
 from hsf_tune.finetuning.placement import Placement
 from hsf_tune.finetuning.probe import StepCost
 from hsf_tune.finetuning.strategy import describe
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import Expected, RacePlan
 from hsf_tune.search.space import Space
 
@@ -142,11 +143,10 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
     if recommendation and recommendation["strategy"] is not None:
         chosen = describe(recommendation["strategy"])
         console.print(f"Recommended: {chosen}. {recommendation['reason']}", highlight=False)
-    if (folder / BEST).exists():
+    files = RunFolder(folder)
+    if files.strategy.exists():
         console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
-    console.print(
-        f"Report: {folder / 'report.html'}. Compare the trials with: mlflow ui", highlight=False
-    )
+    console.print(f"Report: {files.report}. Compare the trials with: mlflow ui", highlight=False)
 
 
 def _dice(value: float | None) -> str:

@@ -16,7 +16,6 @@ from hsf_tune.cli.prepare import (
     new_run_folder,
     note_versions,
     prepare,
-    run_files,
     start_tracking,
     write_run_files,
     write_through,
@@ -29,7 +28,7 @@ from hsf_tune.cli.resume import (
     require_same_data,
 )
 from hsf_tune.cli.shell import Stopped, stopping
-from hsf_tune.cli.winner import BEST, save_trial
+from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split, named_test_set
 from hsf_tune.errors import ConfigError
@@ -44,6 +43,7 @@ from hsf_tune.finetuning.strategy import (
 )
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, TrialEnded, sole_writer
+from hsf_tune.run_folder import RunFolder
 
 TRIAL = "finetune-1"  # the one trial of a run
 
@@ -69,7 +69,8 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Console) -
     with sole_writer(folder):
         records = Records(folder)
         split = _begin(prepared, config, saved, words, records, console)
-        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, surface=True)
+        key = prepared.store.key
+        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, True, key)
         _say_length(spec, prepared, config, console)
         try:
             with stopping():
@@ -98,6 +99,7 @@ def _begin(
     """
     earlier = _earlier(records)
     if earlier is None:
+        records.files.clear()
         split, command = _split(prepared, saved, console), shlex.join(["finetune.py", *words])
     else:
         changes = accepted_changes(earlier, config)
@@ -122,7 +124,7 @@ def _earlier(records: Records) -> Earlier | None:
     folder, trials = records.folder, records.trials
     if not trials:
         return None
-    if set(trials) == {TRIAL} and not (folder / BEST).exists():
+    if set(trials) == {TRIAL} and not records.files.strategy.exists():
         return open_earlier(folder)
     what = "a finished run" if set(trials) == {TRIAL} else "a search"
     raise ConfigError(f"{folder} holds {what} already; nothing was changed. Choose another --name.")
@@ -153,12 +155,13 @@ def _train(
         with Progress(expected, title=name, console=console) as progress:
             progress.resume(records)
             on_event = write_through(records, [*([tracker] if tracker else []), progress])
-            trial_folder = folder / "checkpoints" / spec.trial
-            ended = fit(config, spec, trial_folder, on_event, threads=threads)
-        records.write_tables()
+            own = records.files.trial(spec.trial).path
+            ended = fit(config, spec, own, on_event, threads=threads)
         reason = "the one strategy of this run"
         record = records.trials[spec.trial]
-        save_trial(folder, prepared, config, record, spec.split, threads, reason)
+        with records.files.writing():
+            records.write_tables()
+            save_trial(folder, prepared, config, record, spec.split, threads, reason)
         status = "finished"
         return ended
     except Stopped:
@@ -166,7 +169,7 @@ def _train(
         raise
     finally:
         if tracker:
-            tracker.log_artifacts(run_files(folder))
+            tracker.log_artifacts(records.files.to_show)
             tracker.close(status=status)
 
 
@@ -247,5 +250,5 @@ def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:
         f" {ended.best_epoch}), {ended.epochs} epochs, {ended.seconds:.0f} s",
         highlight=False,
     )
-    best = f"{folder}/{ended.last_checkpoint}"
-    console.print(f"Weights: {best}\nScores: {folder}/scores.csv", highlight=False)
+    weights, scores = f"{folder}/{ended.last_checkpoint}", RunFolder(folder).scores_table
+    console.print(f"Weights: {weights}\nScores: {scores}", highlight=False)

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="of the run; default: tune-SPACE-DATASET-TIME")
     add("--output", metavar="DIR", help="folder of all runs; default: outputs")
     add("--resume", metavar="NAME", help="go on with an interrupted run")
+    add("--retry-failed", action="store_true", help="with --resume: also trials that failed")
     add("--strategies-per-arm", type=int, metavar="N", help="strategies that each arm tries")
     budget = "stop after this time; what was cut can go on with --resume"
     add("--time-budget", metavar="2h", help=budget)

@@ -13,9 +13,8 @@ from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
 from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord
 from hsf_tune.report import read_run
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import Job
-
-BEST = "best_strategy.yaml"
 
 
 def write_recommended(
@@ -58,7 +57,7 @@ def save_trial(
     started, ended = record.started, record.ended
     assert ended is not None
     save_strategy(
-        folder / BEST,
+        RunFolder(folder).strategy,
         SavedStrategy(
             strategy=dict(started.strategy),
             config=config.to_dict(),
@@ -104,7 +103,7 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
 
 def best_strategy_hint(folder: Path) -> str:
     """The command that repeats the winner, as seen from the working directory."""
-    return f"python finetune.py strategy={os.path.relpath(folder / BEST)}"
+    return f"python finetune.py strategy={os.path.relpath(RunFolder(folder).strategy)}"
 
 
 def _explored(records: Records, strategy: Mapping[str, Any]) -> Iterator[TrialRecord]:

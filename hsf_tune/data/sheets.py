@@ -21,6 +21,7 @@ from hsf_tune.data.checks import Findings
 from hsf_tune.data.facts import in_ras
 from hsf_tune.data.names import file_safe
 from hsf_tune.data.rawfile import BadFile, read_raw
+from hsf_tune.run_folder import RunFolder
 
 CASES_A_PAGE = 48
 LARGEST_SIDE = 256  # voxels; larger volumes are drawn thinned out
@@ -73,7 +74,7 @@ def draw_sheets(
                 columns=_columns(cases),
             )
             suffix = f"-{number}" if len(pages) > 1 else ""
-            path = folder / f"contact-sheet-{file_safe(name)}{suffix}.png"
+            path = RunFolder(folder).sheet(f"{file_safe(name)}{suffix}")
             paths.append(figures.save(sheet, path))
     return paths
 

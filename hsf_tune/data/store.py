@@ -180,6 +180,7 @@ def open_store(
                 entries = _sound_entries(folder)
                 wanting = [case for case in cases if case.id not in entries]
                 entries |= _built(folder, wanting, datasets, prints, progress)
+                _require_unchanged(wanting, hashes, root)
                 ordered = {case.id: entries[case.id] for case in cases}
                 write_text(folder / MANIFEST, json.dumps({"version": _VERSION, "cases": ordered}))
         else:
@@ -192,6 +193,20 @@ def open_store(
             " store.path to a folder on another local disk."
         ) from error
     return Store(key, folder, {case.id: entries[case.id] for case in cases}, guard)
+
+
+def _require_unchanged(cases: Sequence[Case], hashes: Mapping[Path, str], root: Path) -> None:
+    """Refuse what was written from files that changed between their hashing and their reading.
+
+    Raises:
+        DataError: names them; no store of them was made.
+    """
+    now = fingerprints((p for case in cases for p in (case.mri, case.label)), root)
+    changed = [str(path) for path, found in now.items() if found != hashes[path]]
+    if changed:
+        raise DataError(
+            f"{', '.join(changed)} changed while being read. Start again once nobody writes there."
+        )
 
 
 def _key(cases: Sequence[Case], datasets: DatasetsConfig, prints: Mapping[str, str]) -> str:

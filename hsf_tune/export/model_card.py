@@ -6,7 +6,6 @@ data can say (the licence, the population) is left as a field to fill in.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -204,6 +203,4 @@ def _limits(run: FinishedRun, labels: LabelSet) -> list[str]:
 
 
 def _report(run: FinishedRun) -> dict[str, Any]:
-    path = run.folder / "report.json"
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    return found
+    return run.files.read_summary()

@@ -21,10 +21,11 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.errors import ModelError
 from hsf_tune.export.labels import LabelSet, label_set
 from hsf_tune.export.onnx_file import Session, open_session
-from hsf_tune.finetuning.finished import best_weights, choose_bag, is_run, open_run
+from hsf_tune.finetuning.finished import best_weights, choose_bag, open_run
 from hsf_tune.finetuning.predict import Predictor
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.weights import build_network, load_base
+from hsf_tune.run_folder import RunFolder
 
 Array = npt.NDArray[Any]
 
@@ -63,7 +64,7 @@ def open_segmenter(source: str) -> Segmenter:
         ModelError: nothing is there that segments.
     """
     path = Path(source).expanduser()
-    if path.is_dir() and is_run(path):
+    if RunFolder(path).is_run:
         return _of_run(path)
     if path.is_dir():
         files = sorted(path.glob("*.onnx"))
@@ -96,7 +97,7 @@ def reference_metadata(config: Config) -> dict[str, str]:
 def _of_run(path: Path) -> Segmenter:
     run = open_run(path)
     best = best_weights(run)
-    exported = best.parent.parent == run.folder / "export"
+    exported = run.files.is_export(best)
     bag = [] if exported else [m.path for m in choose_bag(run.models_of(run.saved.strategy))]
     files = bag or [best]
     networks = tuple(_torch_predictor(_network(file)) for file in files)

@@ -17,13 +17,12 @@ from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.finished import (
     EXPORT,
-    EXPORTED_STRATEGY,
     FinishedRun,
     TrainedModel,
     choose_bag,
     no_weights,
 )
-from hsf_tune.finetuning.fit import FINAL, TrialSpec, fit
+from hsf_tune.finetuning.fit import TrialSpec, fit
 from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
 from hsf_tune.records import Event
 
@@ -48,11 +47,11 @@ def train_single(
         raise no_weights(run)
     config = training_config(run.config, saved)
     spec = single_spec(run, saved, config)
-    folder = run.folder / EXPORT / spec.trial
-    write_text(folder / EXPORTED_STRATEGY, strategy_key(saved.strategy))
-    fit(config, spec, folder, on_event, threads=threads)
+    files = run.files.export(spec.trial)
+    write_text(files.strategy, strategy_key(saved.strategy))
+    fit(config, spec, files.path, on_event, threads=threads)
     train = tuple(spec.split.train)
-    return TrainedModel(folder / FINAL, spec.trial, EXPORT, 1, spec.seed, train)
+    return TrainedModel(files.final, spec.trial, EXPORT, 1, spec.seed, train)
 
 
 def fold_models(run: FinishedRun, saved: SavedStrategy) -> list[TrainedModel]:

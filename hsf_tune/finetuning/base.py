@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from hsf_tune.config import Config, DatasetConfig, ModelsConfig
-from hsf_tune.finetuning.finished import best_weights, is_run, open_run
+from hsf_tune.finetuning.finished import best_weights, open_run
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.model.arunet import Architecture
 from hsf_tune.model.weights import FROM_SCRATCH, BaseModel, load_base, random_base
+from hsf_tune.run_folder import RunFolder
 
 DEMO_BASE = Path(__file__).parents[1] / "model" / "demo_base.safetensors"
 ANYWHERE = ("head", "tail")  # labels that the forgiving loss takes for any subfield
@@ -37,7 +38,7 @@ def local_checkpoint(chosen: str) -> str:
         ModelError: the run has not ended, or no weights of it are left.
     """
     path = Path(chosen).expanduser()
-    if is_run(path):
+    if RunFolder(path).is_run:
         return str(best_weights(open_run(path)))
     return str(path.resolve()) if path.is_file() else chosen
 

@@ -15,8 +15,9 @@ from hsf_tune.files import replacing
 from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.records import EpochEnded, Event, event_from_dict, event_to_dict
+from hsf_tune.run_folder import TrialFolder
 
-SaveWeights = Callable[[str, ARUNet, int, float], str]
+SaveWeights = Callable[[Path, ARUNet, int, float], str]
 
 
 class TrialReporter(pl.callbacks.Checkpoint):
@@ -32,7 +33,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
     def __init__(
         self,
         trial: str,
-        folder: Path,
+        folder: TrialFolder,
         on_event: Callable[[Event], None],
         should_stop: Callable[[], str | None] | None,
         save_weights: SaveWeights,
@@ -74,7 +75,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
         dice = metrics.get("val_dice")
         if dice is not None and (self.best_dice is None or dice > self.best_dice):
             self.best_dice, self.best_epoch = dice, epoch
-            self.save_weights("best.safetensors", pl_module._model, epoch, dice)
+            self.save_weights(self.folder.best, pl_module._model, epoch, dice)
         elapsed = time.perf_counter() - self._epoch_started
         self.seconds += elapsed
         event = EpochEnded(self.trial, epoch, {**metrics, "epoch_seconds": elapsed})
@@ -92,7 +93,7 @@ class TrialReporter(pl.callbacks.Checkpoint):
 
     def _save_state(self, trainer: pl.Trainer) -> None:
         """Replace the state at once, so that a kill leaves the old or the new one."""
-        with replacing(self.folder / "last.ckpt") as temporary:
+        with replacing(self.folder.last) as temporary:
             trainer.save_checkpoint(temporary)
 
     def state_dict(self) -> dict[str, Any]:

@@ -6,23 +6,18 @@ prediction. Which weights they take is decided here, in the same way for all of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import ModelError
+from hsf_tune.errors import ModelError, RunError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
-from hsf_tune.records import RECORDS, Records
+from hsf_tune.run_folder import TrialFolder
+from hsf_tune.stored_run import StoredRun, read_stored
 
-STRATEGY = "best_strategy.yaml"
-EXPORTED_STRATEGY = "strategy.json"  # beside exported weights: the key of their strategy
-EXPORT = "export"  # folder and phase of the model that is trained on every subject
+EXPORT = "export"  # phase of the model that is trained on every subject
 _PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag
 
 
@@ -43,23 +38,14 @@ class TrainedModel:
 
 
 @dataclass(frozen=True)
-class FinishedRun:
-    """A run's folder, read.
+class FinishedRun(StoredRun):
+    """A run that has come to a recommendation.
 
     Attributes:
         saved: the recommended strategy, with all that repeats it.
-        dataset: `dataset.json`; {} where it is missing.
     """
 
-    folder: Path
-    config: Config
-    records: Records
     saved: SavedStrategy
-    dataset: Mapping[str, Any]
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     @property
     def test_subjects(self) -> tuple[str, ...]:
@@ -82,7 +68,7 @@ class FinishedRun:
             started, ended = record.started, record.ended
             if not record.finished or ended is None or not ended.last_checkpoint:
                 continue
-            path = self.folder / ended.last_checkpoint
+            path = self.files.inside(ended.last_checkpoint)
             if strategy_key(started.strategy) == key and path.exists():
                 found.append(
                     TrainedModel(
@@ -97,39 +83,20 @@ class FinishedRun:
         return found
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is the folder of a search or of a single finetuning."""
-    return (path / RECORDS).is_file()
-
-
 def open_run(folder: Path) -> FinishedRun:
     """Read the folder of a run that has come to a recommendation.
 
     Raises:
-        ModelError: no run is there, or it has not ended.
+        RunError: no run is there, or it has not ended.
     """
-    folder = folder.expanduser().resolve()
-    if not is_run(folder):
-        there = sorted(p.parent.name for p in folder.parent.glob(f"*/{RECORDS}"))
-        listed = f" Runs beside it: {', '.join(there[-8:])}." if there else ""
-        raise ModelError(
-            f"{folder} holds no run (there is no {RECORDS}). Expected the folder of a finished"
-            f" search or finetuning, outputs/NAME.{listed}"
+    stored = read_stored(folder.expanduser().resolve())
+    strategy = stored.files.strategy
+    if not strategy.exists():
+        raise RunError(
+            f"{stored.folder} has not come to a recommendation yet (there is no {strategy.name})."
+            f" Let the search end: python tune.py --resume {stored.name}."
         )
-    if not (folder / STRATEGY).exists():
-        raise ModelError(
-            f"{folder} has not come to a recommendation yet (there is no {STRATEGY}). Let the"
-            f" search end: python tune.py --resume {folder.name}."
-        )
-    plain = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    dataset = folder / "dataset.json"
-    return FinishedRun(
-        folder,
-        config_from_dict(plain),
-        Records(folder),
-        load_strategy(folder / STRATEGY),
-        json.loads(dataset.read_text(encoding="utf-8")) if dataset.exists() else {},
-    )
+    return FinishedRun(**vars(stored), saved=load_strategy(strategy))
 
 
 def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:
@@ -159,9 +126,9 @@ def best_weights(run: FinishedRun) -> Path:
         ModelError: none is left.
     """
     exported = [
-        path.parent / "final.safetensors"
-        for path in run.folder.glob(f"{EXPORT}/*/ended.json")
-        if strategy_of_export(path.parent) == strategy_key(run.saved.strategy)
+        trial.final
+        for trial in run.files.exports
+        if strategy_of_export(trial) == strategy_key(run.saved.strategy)
     ]
     models = run.models_of(run.saved.strategy)
     own = [m.path for m in models if m.trial == run.saved.trial]
@@ -175,10 +142,9 @@ def best_weights(run: FinishedRun) -> Path:
     return candidates[0]
 
 
-def strategy_of_export(folder: Path) -> str | None:
+def strategy_of_export(trial: TrialFolder) -> str | None:
     """`strategy_key` of what an export trained in a folder; None where it was not written down."""
-    path = folder / EXPORTED_STRATEGY
-    return path.read_text(encoding="utf-8") if path.exists() else None
+    return trial.strategy.read_text(encoding="utf-8") if trial.strategy.exists() else None
 
 
 def no_weights(run: FinishedRun) -> ModelError:
@@ -190,6 +156,6 @@ def no_weights(run: FinishedRun) -> ModelError:
         )
     return ModelError(
         f"{run.folder} has no weights of its recommended strategy left (expected"
-        f" checkpoints/TRIAL/final.safetensors). Train it once more: python scripts/export.py"
+        f" {run.files.trial('TRIAL').final.relative_to(run.folder)}). Train it once more: python scripts/export.py"
         f" {run.folder} --as single."
     )

@@ -29,13 +29,12 @@ from hsf_tune.finetuning.evaluate import evaluate
 from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.finetuning.pictures import draw_curve, draw_overlay
 from hsf_tune.finetuning.placement import place
-from hsf_tune.finetuning.setting import ENDED, Setting, TrialSpec, count_parameters
+from hsf_tune.finetuning.setting import Setting, TrialSpec, count_parameters, set_aside_damage
 from hsf_tune.model.arunet import ARUNet
-from hsf_tune.records import Event, Score, TrialEnded, event_to_dict, mean_dice
+from hsf_tune.records import Event, Note, Score, TrialEnded, event_to_dict, mean_dice
+from hsf_tune.run_folder import TrialFolder
 
 __all__ = ["TrialSpec", "fit", "place"]
-
-LAST, BEST, FINAL = "last.ckpt", "best.safetensors", "final.safetensors"
 
 
 def fit(
@@ -65,14 +64,18 @@ def fit(
     """
     torch.set_num_threads(threads)
     pl.seed_everything(spec.seed, workers=False, verbose=False)
-    setting = Setting.of(config, spec, folder, threads)
+    files = TrialFolder(folder)
+    damaged = set_aside_damage(files)
+    setting = Setting.of(config, spec, files, threads)
     folder.mkdir(parents=True, exist_ok=True)
     ended = setting.claim_folder()
     on_event(setting.started())
+    for path in damaged:
+        on_event(Note("warning", f"{path} could not be read as a state of {spec.trial}"))
     if ended is None:
         ended = _train(setting, on_event, should_stop) if spec.strategy else _score_base(setting)
-        write_text(folder / ENDED, json.dumps(event_to_dict(ended)))
-    (folder / LAST).unlink(missing_ok=True)  # not before: a kill in between would train anew
+        write_text(files.ended, json.dumps(event_to_dict(ended)))
+    files.last.unlink(missing_ok=True)  # not before: a kill in between would train anew
     on_event(ended)
     return ended
 
@@ -99,12 +102,17 @@ def _train(
     reporter = TrialReporter(
         spec.trial, setting.folder, on_event, should_stop, setting.save_weights
     )
-    resume = setting.folder / LAST
+    resume = setting.folder.last
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
         trainer = _trainer(setting, length.accumulate, reporter)
-        trainer.fit(module, datamodule=data, ckpt_path=str(resume) if resume.exists() else None)
+        trainer.fit(
+            module,
+            datamodule=data,
+            ckpt_path=str(resume) if resume.exists() else None,
+            weights_only=True,
+        )
     reporter.tell_again()  # where no epoch was left, Lightning started no training
     return _finished(setting, module, reporter)
 
@@ -141,9 +149,9 @@ def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporte
     pruned = reporter.pruned
     scores, figure_paths = _score(setting, module._model)
     dice = mean_dice(scores)
-    final = setting.save_weights(FINAL, module._model, reporter.epochs - 1, dice)
+    final = setting.save_weights(setting.folder.final, module._model, reporter.epochs - 1, dice)
     figure_paths = [draw_curve(setting, reporter.history, reporter.best_epoch), *figure_paths]
-    has_best = (setting.folder / BEST).exists()
+    best = setting.folder.best
     return TrialEnded(
         trial=spec.trial,
         status="pruned" if pruned else "finished",
@@ -155,7 +163,7 @@ def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporte
         parameters_trained=count_parameters(module.groups),
         scores=scores,
         last_checkpoint=final,
-        best_checkpoint=setting.relative(BEST) if has_best else None,
+        best_checkpoint=setting.folder.in_run(best) if best.exists() else None,
         figures=figure_paths,
         reason=pruned,
     )
@@ -194,7 +202,7 @@ def _score(setting: Setting, network: ARUNet) -> tuple[list[Score], list[str]]:
         keep=keep,
     )
     if spec.surface:
-        _save_predictions(setting.folder / "predictions.npz", predictions)
+        _save_predictions(setting.folder.predictions, predictions)
     return scores, [draw_overlay(setting, cases[0], predictions[cases[0].id])] if cases else []
 
 

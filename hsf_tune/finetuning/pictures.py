@@ -31,8 +31,7 @@ def draw_curve(setting: Setting, history: list[EpochEnded], best_epoch: int | No
         dice_by_label={k.removeprefix("val_dice/"): _series(history, k) for k in labels},
         best_epoch=best_epoch,
     )
-    figures.save(figure, setting.folder / "learning_curve.png")
-    return setting.relative("learning_curve.png")
+    return setting.folder.in_run(figures.save(figure, setting.folder.curve))
 
 
 def _series(history: list[EpochEnded], key: str) -> list[float]:
@@ -49,5 +48,4 @@ def draw_overlay(setting: Setting, case: Case, prediction: np.ndarray) -> str:
         labels_names=dict(setting.config.datasets.datasets[case.dataset].labels_names),
         title=f"{setting.spec.trial}: {case.id}",
     )
-    figures.save(figure, setting.folder / "overlay.png")
-    return setting.relative("overlay.png")
+    return setting.folder.in_run(figures.save(figure, setting.folder.overlay))

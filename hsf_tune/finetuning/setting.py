@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +15,8 @@ from hsf_tune.config import Config
 from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.splits import Split
 from hsf_tune.data.store import Store, open_store
-from hsf_tune.errors import HsfTuneError
-from hsf_tune.files import write_text
+from hsf_tune.errors import DataError, HsfTuneError
+from hsf_tune.files import set_aside, write_text
 from hsf_tune.finetuning.base import blocks_of, get_base, network_architecture
 from hsf_tune.finetuning.length import EpochLength, epoch_length
 from hsf_tune.finetuning.module import trainable_groups
@@ -26,8 +26,9 @@ from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.weights import BaseModel, build_network, save
 from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict
+from hsf_tune.run_folder import TrialFolder
 
-MARK, ENDED = "trial.json", "ended.json"
+_MARK_KEYS = {"trial", "fingerprint", "precision"}
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class TrialSpec:
         trial: unique id within the run, also its folder's name.
         strategy: canonical dotted keys; empty for the unchanged base model (0 epochs).
         surface: also measure surface distances, and keep the predictions.
+        dataset_key: fingerprint of the data that the run began with; None takes what is there.
     """
 
     trial: str
@@ -47,6 +49,7 @@ class TrialSpec:
     split: Split
     seed: int
     surface: bool = False
+    dataset_key: str | None = None
 
 
 @dataclass
@@ -55,7 +58,7 @@ class Setting:
 
     config: Config
     spec: TrialSpec
-    folder: Path
+    folder: TrialFolder
     placement: Placement
     base: BaseModel
     plan: Plan
@@ -63,14 +66,15 @@ class Setting:
     cases: list[Case]
 
     @classmethod
-    def of(cls, config: Config, spec: TrialSpec, folder: Path, threads: int) -> Setting:
+    def of(cls, config: Config, spec: TrialSpec, folder: TrialFolder, threads: int) -> Setting:
         config = config.with_values(spec.strategy)
         base = get_base(config)
         plan = make_plan(config.finetuning, config.lightning, blocks_of(base))
         cases = find_cases(config.datasets)
         store = open_store(cases, config.datasets, config.store, make_room=True)
+        _require_same_data(spec, store)
         placement = place(config, threads)
-        mark = _read_mark(folder)
+        mark = _read_mark(folder.mark) if folder.mark.exists() else None
         if mark and config.lightning.precision == "auto":  # as begun, if on another kind of GPU
             placement = replace(placement, precision=mark["precision"])
         return cls(config, spec, folder, placement, base, plan, store, cases)
@@ -137,22 +141,17 @@ class Setting:
             "fingerprint": self.fingerprint(),
             "precision": self.placement.precision,
         }
-        found = _read_mark(self.folder)
-        if found:
+        if self.folder.mark.exists():
+            found = _read_mark(self.folder.mark)
             if found != wanted:
                 raise HsfTuneError(
-                    f"{self.folder} holds trial {found.get('trial')} with other settings or other"
+                    f"{self.folder.path} holds trial {found.get('trial')} with other settings or other"
                     f" data than trial {self.spec.trial} has now. Give this run another name, or"
                     " move that folder away."
                 )
         else:
-            write_text(self.folder / MARK, json.dumps(wanted))
-        ended = self.folder / ENDED
-        if not ended.exists():
-            return None
-        event = event_from_dict(json.loads(ended.read_text(encoding="utf-8")))
-        assert isinstance(event, TrialEnded)
-        return event
+            write_text(self.folder.mark, json.dumps(wanted))
+        return _read_ended(self.folder.ended) if self.folder.ended.exists() else None
 
     def merges_labels(self) -> bool:
         """Whether the network tells more labels apart than the datasets do."""
@@ -161,10 +160,7 @@ class Setting:
             len(d.labels_names) + 1 != channels for d in self.config.datasets.datasets.values()
         )
 
-    def relative(self, name: str) -> str:
-        return f"checkpoints/{self.folder.name}/{name}"
-
-    def save_weights(self, name: str, network: ARUNet, epoch: int, dice: float) -> str:
+    def save_weights(self, path: Path, network: ARUNet, epoch: int, dice: float) -> str:
         """Save weights with what is needed to use them; the path within the run."""
         named = [dict(d.labels_names) for d in self.config.datasets.datasets.values()]
         about: dict[str, Any] = {
@@ -178,17 +174,69 @@ class Setting:
         }
         if all(names == named[0] for names in named) and not self.merges_labels():
             about["labels_names"] = named[0]
-        save(self.folder / name, network, about)
-        return self.relative(name)
+        save(path, network, about)
+        return self.folder.in_run(path)
 
 
-def _read_mark(folder: Path) -> dict[str, Any] | None:
-    """Whose folder it is; None where it is nobody's yet."""
+def set_aside_damage(folder: TrialFolder) -> list[Path]:
+    """Give what can't be read of a trial's state other names, so that the trial starts anew.
+
+    Where it can't be read whose the folder is, nothing in it can be gone on with.
+
+    Returns:
+        The new names.
+    """
+    readers = {folder.mark: _read_mark, folder.ended: _read_ended, folder.last: _read_state}
+    there = {path: read for path, read in readers.items() if path.exists()}
+    damaged = [path for path, read in there.items() if _is_damaged(path, read)]
+    return [set_aside(path) for path in (there if folder.mark in damaged else damaged)]
+
+
+def _is_damaged(path: Path, read: Callable[[Path], Any]) -> bool:
     try:
-        found: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    return found
+        read(path)
+    except (OSError, MemoryError):
+        raise  # of the disk or the machine, not of the file
+    except Exception:  # PyTorch's reader alone raises a dozen kinds
+        return True
+    return False
+
+
+def _read_mark(path: Path) -> dict[str, Any]:
+    """Whose folder it is."""
+    mark: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if set(mark) != _MARK_KEYS:
+        raise ValueError(f"expected {sorted(_MARK_KEYS)}")
+    return mark
+
+
+def _read_ended(path: Path) -> TrialEnded:
+    event = event_from_dict(json.loads(path.read_text(encoding="utf-8")))
+    if not isinstance(event, TrialEnded):
+        raise ValueError(f"expected a {TrialEnded.kind}")
+    return event
+
+
+def _read_state(path: Path) -> None:
+    """Lightning reads it again, and knows more about it."""
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if not {"epoch", "state_dict", "optimizer_states", "callbacks"} <= set(state):
+        raise ValueError("expected a training's state")
+
+
+def _require_same_data(spec: TrialSpec, store: Store) -> None:
+    """Scores of one run are compared with each other.
+
+    Raises:
+        DataError: an image or a label map is not what it was when the run began.
+    """
+    if spec.dataset_key is not None and store.key != spec.dataset_key:
+        raise DataError(
+            "images or labels have changed since the run began (fingerprint"
+            f" {store.key[:12]}, then {spec.dataset_key[:12]}); nothing was trained on them. Bring"
+            " back what they were, or start a new run under another --name; going on names each"
+            " file"
+        )
 
 
 def count_parameters(groups: list[tuple[str, torch.nn.Module]]) -> int:

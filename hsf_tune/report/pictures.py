@@ -21,7 +21,6 @@ from hsf_tune.report.run import Run
 from hsf_tune.report.style import group_colors, shown_name
 from hsf_tune.verdict.scores import Confirmed
 
-FOLDER = "figures"
 JITTER = 0.12  # sideways, so that subjects of equal Dice stay apart
 
 
@@ -33,7 +32,7 @@ def write_pictures(run: Run) -> list[Path]:
         drawn["confirmed_dice"] = levels_picture(run)
     if run.explored:
         drawn["race"] = race_picture(run)
-    folder = run.folder / FOLDER
+    folder = run.files.pictures
     return [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
 

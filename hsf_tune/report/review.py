@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import base64
 import io
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ from scipy.ndimage import binary_dilation
 from hsf_tune import figures
 from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.figures.palette import label_color
 from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.model.labels import is_free
@@ -32,7 +34,6 @@ Labels = NDArray[np.uint8]
 PLANES = ("sagittal", "coronal", "axial")  # axes of a RAS+ volume
 SHOWN = 6  # places drawn
 LISTED = 12  # places listed
-PREDICTIONS = "predictions.npz"
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class Review:
 
 def review(run: Run) -> Review:
     """Rank the places of a run and draw the first ones, and the best and worst case."""
-    trials = [t for t in run.trials if t.started.phase == "confirm" and _predictions(run, t)]
+    trials = [t for t in run.trials if t.started.phase == "confirm" and _has_predictions(run, t)]
     if not trials:
         return Review(missing="No predictions of finalists were kept in this run's folder.")
     try:
@@ -82,14 +83,19 @@ def review(run: Run) -> Review:
         store = open_store(list(cases.values()), run.config.datasets, run.config.store)
     except HsfTuneError as error:
         return Review(missing=f"The images can't be read here: {error}")
+    if run.dataset.get("key", store.key) != store.key:
+        return Review(missing="The images have changed since the run; none is shown beside it.")
     scene = _Scene(run, cases, store)
-    voted = scene.agreed_labels(trials)
-    places = sorted(scene.places(voted), key=lambda p: -p.volume_mm3)
-    return Review(
-        places=places[:LISTED],
-        place_pictures=[scene.draw_place(p, voted[p.case]) for p in places[:SHOWN]],
-        case_pictures=list(scene.draw_extremes()),
-    )
+    try:
+        voted = scene.agreed_labels(trials)
+        places = sorted(scene.places(voted), key=lambda p: -p.volume_mm3)
+        return Review(
+            places=places[:LISTED],
+            place_pictures=[scene.draw_place(p, voted[p.case]) for p in places[:SHOWN]],
+            case_pictures=list(scene.draw_extremes()),
+        )
+    except RunError as error:
+        return Review(missing=str(error))
 
 
 def contradictions(agreed: Labels, known: NDArray[np.bool_], manual: Labels) -> Labels:
@@ -130,15 +136,15 @@ class _Scene:
             voter = strategy_key(trial.started.strategy)
             if voter not in confirmed:
                 continue
-            with np.load(_predictions(self.run, trial)) as kept:
-                for case in set(kept.files) & self.cases.keys():
-                    predicted = kept[case]
-                    voters.setdefault(case, set()).add(voter)
-                    if case in found:
-                        first, known = found[case]
-                        found[case] = first, known & (first == predicted)
-                    else:
-                        found[case] = predicted, np.ones(predicted.shape, dtype=bool)
+            for case, predicted in _predictions(self.run, trial).items():
+                if case not in self.cases:
+                    continue
+                voters.setdefault(case, set()).add(voter)
+                if case in found:
+                    first, known = found[case]
+                    found[case] = first, known & (first == predicted)
+                else:
+                    found[case] = predicted, np.ones(predicted.shape, dtype=bool)
         return {case: voted for case, voted in found.items() if len(voters[case]) > 1}
 
     def places(self, voted: Mapping[str, tuple[Labels, Any]]) -> Iterator[Place]:
@@ -189,7 +195,7 @@ class _Scene:
             return
         dice: dict[str, tuple[float, TrialRecord]] = {}
         for trial in self.run.trials_of(winner.strategy, "confirm"):
-            if not trial.ended or not _predictions(self.run, trial):
+            if not trial.ended or not _has_predictions(self.run, trial):
                 continue
             for case in {s.case for s in trial.ended.scores}:
                 rows = [s for s in trial.ended.scores if s.case == case]
@@ -199,10 +205,10 @@ class _Scene:
         extremes = [("Best", ranked[-1]), ("Worst", ranked[0])] if len(ranked) > 1 else []
         for word, case in extremes:
             mean, trial = dice[case]
-            with np.load(_predictions(self.run, trial)) as kept:
-                if case not in kept.files or kept[case].shape != self.manual(case).shape:
-                    continue
-                figure = self.overlay(case, kept[case])
+            kept = _predictions(self.run, trial).get(case)
+            if kept is None or kept.shape != self.manual(case).shape:
+                continue
+            figure = self.overlay(case, kept)
             yield Picture(f"{word} case of the winner: {case}, Dice {mean:.3f}", encoded(figure))
 
     def overlay(self, case: str, prediction: Labels) -> Figure:
@@ -227,10 +233,26 @@ def encoded(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _predictions(run: Run, trial: TrialRecord) -> Any:
-    """Where a trial's predictions lie; None if they were not kept."""
-    path = run.folder / "checkpoints" / trial.id / PREDICTIONS
-    return path if path.exists() else None
+def _has_predictions(run: Run, trial: TrialRecord) -> bool:
+    return run.files.trial(trial.id).predictions.exists()
+
+
+def _predictions(run: Run, trial: TrialRecord) -> dict[str, Labels]:
+    """A trial's predictions, by case.
+
+    Raises:
+        RunError: the file can't be read, or leads out of the run's folder.
+    """
+    path = run.files.trial(trial.id).predictions
+    run.files.inside(path.relative_to(run.folder))
+    try:
+        with np.load(path) as kept:
+            return {case: kept[case] for case in kept.files}
+    except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
+        raise RunError(
+            f"{path} can't be read ({error}); no predictions are shown. Remove it, and the report"
+            " shows those of the other trials."
+        ) from error
 
 
 def _fullest_slice(voxels: NDArray[np.bool_]) -> tuple[int, int]:

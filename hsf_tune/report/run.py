@@ -6,20 +6,16 @@ written again at any time from the folder alone, also while the search still run
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from hsf_tune.config import Config, config_from_dict
-from hsf_tune.errors import HsfTuneError
 from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, RECORDS, Note, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, TrialRecord
+from hsf_tune.stored_run import StoredRun, read_stored
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.judge import judge
 from hsf_tune.verdict.scores import (
@@ -30,31 +26,18 @@ from hsf_tune.verdict.scores import (
     subjects_of_fold_1,
 )
 
-_COMMAND = "# command:"
 FINALISTS_SHOWN = 3  # of an arm, where nothing was confirmed
 
 
 @dataclass(frozen=True)
-class Run:
-    """A run's folder, read.
+class Run(StoredRun):
+    """A run's folder, read for its report.
 
     Attributes:
-        config: as it was resolved at the start.
-        dataset: `dataset.json`; {} where it is missing.
         arms: in the order of the search space.
-        command: as the user typed it; "" where unknown.
     """
 
-    folder: Path
-    records: Records
-    config: Config
-    dataset: Mapping[str, Any]
     arms: tuple[str, ...]
-    command: str
-
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
 
     @property
     def trials(self) -> list[TrialRecord]:
@@ -164,9 +147,6 @@ class Run:
                 return found
         return []
 
-    def notes(self, about: str) -> list[Note]:
-        return [note for note in self.records.notes if note.about == about]
-
 
 def read_run(folder: Path | str) -> Run:
     """Read a run's folder.
@@ -174,22 +154,8 @@ def read_run(folder: Path | str) -> Run:
     Raises:
         HsfTuneError: there is no run in it.
     """
-    folder = Path(folder)
-    if not (folder / RECORDS).exists() or not (folder / "config.yaml").exists():
-        raise HsfTuneError(
-            f"{folder} holds no run: expected config.yaml and trials.jsonl, as tune.py and"
-            " finetune.py write them. Give the folder of a run, for example outputs/NAME."
-        )
-    text = (folder / "config.yaml").read_text(encoding="utf-8")
-    records = Records(folder)
-    return Run(
-        folder=folder,
-        records=records,
-        config=config_from_dict(yaml.safe_load(text)),
-        dataset=_read_json(folder / "dataset.json"),
-        arms=_arms(folder / "space.yaml", records),
-        command=_command(text),
-    )
+    stored = read_stored(folder)
+    return Run(**vars(stored), arms=_arms(stored))
 
 
 def _holds(trial: TrialRecord, wanted: Any) -> bool:
@@ -197,22 +163,11 @@ def _holds(trial: TrialRecord, wanted: Any) -> bool:
     return all(key in strategy and strategy[key] == value for key, value in wanted)
 
 
-def _arms(path: Path, records: Records) -> tuple[str, ...]:
+def _arms(run: StoredRun) -> tuple[str, ...]:
     """The space's arms in its order; those seen in the records where there is no space."""
-    if path.exists():
-        space = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if isinstance(space.get("arms"), Mapping):
-            return tuple(space["arms"])
-    seen: Sequence[str] = [
-        t.started.arm for t in records.trials.values() if t.started.phase in ("explore", "confirm")
-    ]
+    arms = run.files.read_space().get("arms")
+    if isinstance(arms, Mapping):
+        return tuple(arms)
+    started = [t.started for t in run.records.trials.values()]
+    seen: Sequence[str] = [s.arm for s in started if s.phase in ("explore", "confirm")]
     return tuple(arm for arm in dict.fromkeys(seen) if arm and arm not in (BASE, DEFAULT))
-
-
-def _command(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.startswith(_COMMAND)]
-    return lines[0].removeprefix(_COMMAND).strip() if lines else ""
-
-
-def _read_json(path: Path) -> Mapping[str, Any]:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}

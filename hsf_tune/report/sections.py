@@ -284,7 +284,7 @@ def _repeat(page: Page, run: Run) -> None:
     folder = shlex.quote(str(run.folder))
     lines = [
         f"python {run.command}" if run.command else "",
-        f"python finetune.py strategy={folder}/best_strategy.yaml",
+        f"python finetune.py strategy={shlex.quote(str(run.files.strategy))}",
         f"python scripts/export.py {folder}",
         f"python scripts/report.py {folder}",
     ]

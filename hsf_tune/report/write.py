@@ -40,17 +40,18 @@ def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Repor
         others: folders of runs to compare it with (another base, another dataset).
 
     Raises:
-        HsfTuneError: a folder that holds no run.
+        RunError: a folder that holds no run, or files that can't be written.
     """
     run = read_run(folder)
     compared = [read_run(other) for other in others]
     summary = summarise(run)
     page = Page(f"{run.name}: {run.verdict.status.replace('_', ' ')}")
     fill(page, run, summary, compared)
-    pictures = write_pictures(run)
-    html, plain = run.folder / "report.html", run.folder / "report.json"
-    write_text(html, page.html())
-    write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    html, plain = run.files.report, run.files.summary
+    with run.files.writing():
+        pictures = write_pictures(run)
+        write_text(html, page.html())
+        write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return Report(html, plain, run.verdict, summary, tuple(pictures), best_trial(run))
 
 

@@ -35,8 +35,8 @@ from hsf_tune.search.race import (
     slot_of,
     trial_id,
 )
-from hsf_tune.search.study import ArmStudy, Proposal
-from hsf_tune.search.trial import NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_of
+from hsf_tune.search.study import ArmStudy, Proposal, storage_errors
+from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_of
 
 RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
 VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
@@ -130,12 +130,8 @@ class Coordinator:
                 text = f"{event.trial} ran out of memory and is tried once more, alone"
                 self.record(Note(RETRY_ALONE, text, {"trial": event.trial}))
                 continue
-            if isinstance(event, TrialEnded) and _failed_with(event, NO_SPACE):
-                raise SearchError(
-                    f"{event.trial} stopped: {event.reason}. Make room where"
-                    f" {self.records.folder} lies, then go on with --resume"
-                    f" {self.records.folder.name}; the trial continues from its last epoch."
-                )
+            if isinstance(event, TrialEnded):
+                self._require_surroundings(event)
             self.record(event)
             if isinstance(event, TrialEnded):
                 self._tell_studies(event.trial)
@@ -195,7 +191,8 @@ class Coordinator:
     def guarded(self, action: Callable[[], None]) -> None:
         """Run something of ours inside Ray's loop, which no exception may reach."""
         try:
-            action()
+            with storage_errors(self.records.folder.name):
+                action()
         except Exception as error:
             if self.fault is None:
                 self.fault = self._vanished() if self._vanishes() else error
@@ -265,6 +262,24 @@ class Coordinator:
         return not any(
             n.about == RETRY_ALONE and n.data["trial"] == event.trial for n in self.records.notes
         )
+
+    def _require_surroundings(self, event: TrialEnded) -> None:
+        """Where disk, data or base model failed, no other strategy would do better.
+
+        Raises:
+            SearchError: they did; the trial counts as interrupted.
+        """
+        folder = self.records.folder
+        remedies = {
+            NO_SPACE: f"Make room where {folder} lies",
+            NO_FILES: "Bring back what the trial could not use",
+        }
+        for cause, remedy in remedies.items():
+            if _failed_with(event, cause):
+                raise SearchError(
+                    f"{event.trial} stopped: {event.reason}. {remedy}, then go on with --resume"
+                    f" {folder.name}; the trial continues from its last epoch."
+                )
 
     def _note_finalists(self) -> None:
         """Write an arm's finalists down once its part of the race is over."""

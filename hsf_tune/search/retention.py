@@ -7,13 +7,9 @@ documented default, in exploration and confirmation. Figures and scores always s
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import DEFAULT, Records
 from hsf_tune.search.race import FINALISTS
-
-WEIGHTS = ("*.ckpt", "*.safetensors")
 
 
 def drop_checkpoints(records: Records, keep: str) -> int:
@@ -31,7 +27,7 @@ def drop_checkpoints(records: Records, keep: str) -> int:
     for record in records.trials.values():
         if record.ended is None or strategy_key(record.started.strategy) in kept:
             continue
-        for path in _weights(records.folder / "checkpoints" / record.id):
+        for path in records.files.trial(record.id).weights:
             freed += path.stat().st_size
             path.unlink()
     return freed
@@ -43,7 +39,3 @@ def _kept_strategies(records: Records) -> set[str]:
     keys = {strategy_key(f["strategy"]) for found in latest.values() for f in found}
     defaults = [r.started.strategy for r in records.trials.values() if r.started.arm == DEFAULT]
     return keys | {strategy_key(strategy) for strategy in defaults}
-
-
-def _weights(folder: Path) -> list[Path]:
-    return [path for pattern in WEIGHTS for path in folder.glob(pattern)]

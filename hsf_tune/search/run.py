@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +17,7 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits
 from hsf_tune.files import write_text
 from hsf_tune.records import Note, Records, sole_writer
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Space
 from hsf_tune.search.coordinator import (
     ChooseTest,
@@ -33,8 +34,8 @@ from hsf_tune.search.resources import (
     require_fit,
     trial_resources,
 )
-from hsf_tune.search.study import ArmStudy, open_storage
-from hsf_tune.search.trial import STOP, TRAINER, Workplace
+from hsf_tune.search.study import ArmStudy, open_storage, storage_errors
+from hsf_tune.search.trial import TRAINER, Workplace
 
 TIME_BUDGET = "time_budget"
 
@@ -103,15 +104,16 @@ def run_search(
         resources = resources or trial_resources(config.search, on_gpu=on_gpu)
         if not config.search.address:  # a cluster may still grow
             require_fit(resources)
-        coordinator = Coordinator(
-            plan=plan,
-            records=records,
-            studies=_open_studies(config, space, folder),
-            observers=observers,
-            asked_to_stop=lambda: _why_stop(interrupt, deadline),
-            prune=_pruner(config, folder),
-            choose_test=choose_test,
-        )
+        with storage_errors(folder.name):
+            coordinator = Coordinator(
+                plan=plan,
+                records=records,
+                studies=_open_studies(config, space, folder),
+                observers=observers,
+                asked_to_stop=lambda: _why_stop(interrupt, deadline),
+                prune=_pruner(config, folder),
+                choose_test=choose_test,
+            )
         _run(coordinator, config, folder, resources, trainer)
         if coordinator.fault is not None:
             raise coordinator.fault
@@ -126,7 +128,12 @@ def _run(
     from hsf_tune.search.tune_loop import run_jobs
 
     place = Workplace(
-        config.to_dict(), str(folder.resolve()), os.getcwd(), resources.threads, trainer
+        config.to_dict(),
+        str(folder.resolve()),
+        os.getcwd(),
+        resources.threads,
+        RunFolder(folder).read_dataset().get("key"),
+        trainer,
     )
     run_jobs(
         coordinator,
@@ -140,8 +147,32 @@ def _run(
 
 def study_file(config: Config, folder: Path) -> Path:
     """Where the studies of the run in `folder` are kept."""
-    place = Path(config.search.state_dir) / folder.name if config.search.state_dir else folder
-    return place / "optuna.db"
+    own = RunFolder(folder)
+    if not config.search.state_dir:
+        return own.inside(own.study.name)
+    return RunFolder(Path(config.search.state_dir) / own.name).study
+
+
+def forget_studies(config: Config, folder: Path) -> None:
+    """Remove what Optuna holds of a run; opened again, it is made from the records."""
+    file = study_file(config, folder)
+    if not file.is_dir():  # that is not ours, and set aside when it is opened
+        file.unlink(missing_ok=True)
+
+
+def retry_failed(records: Records, config: Config) -> list[str]:
+    """Have a search that goes on try its failed trials again, each from its last saved epoch.
+
+    The studies were told that they failed, and are made anew from the records.
+
+    Returns:
+        The trials' ids.
+    """
+    ended = [r for r in records.trials.values() if r.ended and r.ended.status == "failed"]
+    if ended:
+        records.extend(replace(record.started, time=time.time()) for record in ended)
+        forget_studies(config, records.folder)
+    return [record.id for record in ended]
 
 
 def _open_studies(config: Config, space: Space, folder: Path) -> dict[str, ArmStudy]:
@@ -155,7 +186,7 @@ def _open_studies(config: Config, space: Space, folder: Path) -> dict[str, ArmSt
 def _pruner(config: Config, folder: Path) -> Callable[[str, str], None] | None:
     if config.search.pruner == "none":
         return None
-    return lambda trial, reason: write_text(folder / "checkpoints" / trial / STOP, reason)
+    return lambda trial, reason: write_text(RunFolder(folder).trial(trial).stop, reason)
 
 
 class _Deadline:

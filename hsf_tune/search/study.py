@@ -16,6 +16,7 @@ import sqlite3
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from hsf_tune.config import SearchConfig
+from hsf_tune.errors import SearchError
+from hsf_tune.files import set_aside
 from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import TrialRecord
 from hsf_tune.search.arms import Arm, Terms
@@ -39,6 +42,8 @@ ATTEMPTS = 30  # suggestions that repeat or don't fit, before one is drawn at ra
 DRAWS = 2000  # random draws before an arm counts as exhausted
 GRID_POINTS = 5  # of an endless range, for the sampler `grid`
 _TRIAL, _STRATEGY, _REASON = "trial", "strategy", "reason"  # user attributes
+_BESIDE = ("-journal", "-wal", "-shm")  # what SQLite may keep beside its file
+_DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 @dataclass(frozen=True)
@@ -251,10 +256,85 @@ class ArmStudy:
 def open_storage(path: Path) -> optuna.storages.RDBStorage:
     """Open or create `optuna.db`. SQLite: on a disk that can lock, and by one process only.
 
-    It does not wait for the disk: what a power cut may take is rebuilt from the records.
+    It does not wait for the disk: what a power cut may take is rebuilt from the records. So is a
+    file that is no database of studies, which is set aside.
+
+    Raises:
+        SearchError: its folder can't be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SearchError(
+            f"{path.parent} can't hold the search's studies ({error.strerror}). Name a folder on a"
+            " local disk that can be written: search.state_dir=DIR."
+        ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if path.exists() and not _holds_studies(path):
+        for name in (path, *(path.with_name(path.name + end) for end in _BESIDE)):
+            if name.exists():
+                set_aside(name)
+    return _storage(path)
+
+
+@contextmanager
+def storage_errors(run: str) -> Iterator[None]:
+    """The studies, or other files of a search, are read and written here.
+
+    Raises:
+        SearchError: in place of what the disk or SQLite can't do; how to go on.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = error if isinstance(error, OSError) else _of_sqlite(error)
+        if cause is None:
+            raise
+        raise SearchError(
+            f"A file of the search can't be read or written ({cause}). What was recorded is safe;"
+            f" make room or bring the disk back, then go on with --resume {run}."
+        ) from error
+
+
+def _holds_studies(path: Path) -> bool:
+    """Whether SQLite and Optuna can read all of it.
+
+    Raises:
+        Exception: the disk or a lock prevents it; that says nothing about the file.
+    """
+    if path.is_dir():
+        return False
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            if connection.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
+                return False
+        storage = _storage(path)
+        try:
+            for study in storage.get_all_studies():
+                storage.get_all_trials(study._study_id, deepcopy=False)
+        finally:
+            storage.engine.dispose()
+    except Exception as error:  # a schema of another kind fails in as many ways as it may differ
+        cause = _of_sqlite(error)
+        if cause is not None and _code(cause) not in _DAMAGE:
+            raise
+        return False
+    return True
+
+
+def _of_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    """The error of SQLite that an error of Optuna's or SQLAlchemy's comes from, if any."""
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _code(error: sqlite3.Error) -> int:
+    """SQLite's own code of what went wrong, without its finer distinctions."""
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+def _storage(path: Path) -> optuna.storages.RDBStorage:
 
     def connect() -> sqlite3.Connection:
         connection = sqlite3.connect(path, timeout=60, check_same_thread=False)

@@ -20,23 +20,23 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.errors import DataError, HsfTuneError, ModelError, RunError
 from hsf_tune.records import Event, TrialEnded, TrialStarted, event_to_dict
+from hsf_tune.run_folder import RunFolder, TrialFolder
 from hsf_tune.search.race import Job
 
 TRAINER = "hsf_tune.finetuning.fit"
 EVENTS = "events"  # the one key of what a trial reports: events as JSON text
-STOP = "stop"  # file in a trial's folder by which the driver ends it; holds the reason
 SURFACE_PHASES = ("confirm", "test")  # what is quoted is measured in full
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 NO_SPACE = "no space left on the disk"  # likewise; it ends the search, not the trial
+NO_FILES = "files can't be used"  # likewise
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,7 @@ class Workplace:
         folder: the run's folder, on storage that driver and workers share.
         directory: the driver's working directory, which relative paths refer to.
         threads: CPU threads of a trial.
+        dataset_key: fingerprint of the data that the run began with; None where unknown.
         trainer: name of the module whose `fit` runs a `TrialSpec`.
     """
 
@@ -55,6 +56,7 @@ class Workplace:
     folder: str
     directory: str
     threads: int
+    dataset_key: str | None = None
     trainer: str = TRAINER
 
 
@@ -78,15 +80,15 @@ def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
     os.environ.setdefault("TUNE_FUNCTION_THREAD_TIMEOUT_S", "60")
     if os.path.isdir(place.directory):
         os.chdir(place.directory)
-    folder = Path(place.folder) / "checkpoints" / plain["trial"]
     report = _Report()
     try:
+        folder = RunFolder(place.folder).trial(plain["trial"])
         trainer = importlib.import_module(place.trainer)
         _start_afresh(plain["seed"], place.threads)
         trainer.fit(
             config_from_dict(place.config),
-            _spec(trainer.TrialSpec, plain),
-            folder,
+            _spec(trainer.TrialSpec, plain, place.dataset_key),
+            folder.path,
             report,
             threads=place.threads,
             should_stop=lambda: _stop_reason(folder),
@@ -99,7 +101,7 @@ def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
         _free_memory()
 
 
-def _spec(kind: Callable[..., Any], plain: Mapping[str, Any]) -> Any:
+def _spec(kind: Callable[..., Any], plain: Mapping[str, Any], dataset_key: str | None) -> Any:
     split = Split.from_dict(json.loads(plain["split"]))
     return kind(
         trial=plain["trial"],
@@ -109,6 +111,7 @@ def _spec(kind: Callable[..., Any], plain: Mapping[str, Any]) -> Any:
         split=split,
         seed=plain["seed"],
         surface=split.phase in SURFACE_PHASES,
+        dataset_key=dataset_key,
     )
 
 
@@ -146,10 +149,9 @@ def _failure(trial: str, error: Exception) -> TrialEnded:
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
     name = "" if isinstance(error, HsfTuneError) else f"{type(error).__name__}: "
     reason = f"{name}{first}" if first else type(error).__name__
-    if _is_out_of_memory(error):
-        reason = f"{OUT_OF_MEMORY} ({reason})"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        reason = f"{NO_SPACE} ({reason})"
+    cause = _cause(error)
+    if cause is not None:
+        reason = f"{cause} ({reason})"
     return TrialEnded(
         trial=trial,
         status="failed",
@@ -158,8 +160,17 @@ def _failure(trial: str, error: Exception) -> TrialEnded:
     )
 
 
+def _cause(error: Exception) -> str | None:
+    """What failed instead of the strategy: the machine, the disk, the data, the base model."""
+    if _is_out_of_memory(error):
+        return OUT_OF_MEMORY
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return NO_SPACE
+    return NO_FILES if isinstance(error, OSError | DataError | ModelError | RunError) else None
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
     if isinstance(error, RuntimeError) and "can't allocate memory" in str(error):
         return True  # PyTorch on a CPU
@@ -167,9 +178,9 @@ def _is_out_of_memory(error: Exception) -> bool:
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
-def _stop_reason(folder: Path) -> str | None:
+def _stop_reason(folder: TrialFolder) -> str | None:
     try:
-        return (folder / STOP).read_text(encoding="utf-8") or "stopped"
+        return folder.stop.read_text(encoding="utf-8") or "stopped"
     except FileNotFoundError:
         return None
 

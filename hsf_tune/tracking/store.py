@@ -18,7 +18,8 @@ from typing import Any
 
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import TrackingError
-from hsf_tune.records import RECORDS, TrialEnded, TrialRecord, TrialStarted
+from hsf_tune.records import TrialEnded, TrialRecord, TrialStarted
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.tracking.translation import (
     EPOCH_TAG,
     KIND_TAG,
@@ -73,7 +74,8 @@ class MlflowStore:
     """
 
     def __init__(self, config: TrackingConfig, folder: Path, name: str, nested: bool) -> None:
-        self.config, self.folder, self.name, self.nested = config, folder, name, nested
+        self.config, self.name, self.nested = config, name, nested
+        self.files = RunFolder(folder)
         self._client: Any = None
         self._experiment: str | None = None
         self._identity: str | None = None
@@ -91,7 +93,7 @@ class MlflowStore:
     @property
     def identified(self) -> bool:
         """Whether the first record is there, which tells this run from others."""
-        path = self.folder / RECORDS
+        path = self.files.records
         return self._identity is not None or (path.exists() and path.stat().st_size > 0)
 
     @property
@@ -151,16 +153,19 @@ class MlflowStore:
 
         Returns:
             Those that are not there (any more), relative to the folder.
+
+        Raises:
+            RunError: one of them lies outside of the folder.
         """
         run, ended = self._run_of(record.started), record.ended
         if ended is None or run.sent == repr(ended.time):
             return []
         missing = []
-        files = [(figure, "figures") for figure in ended.figures]
-        files += [(ended.best_checkpoint, "checkpoints")] if ended.best_checkpoint else []
-        for file, where in files:
-            if (self.folder / file).is_file():
-                self._client.log_artifact(run.id, str(self.folder / file), where)
+        named = [(figure, "figures") for figure in ended.figures]
+        named += [(ended.best_checkpoint, "checkpoints")] if ended.best_checkpoint else []
+        for path, file, where in [(self.files.inside(file), file, where) for file, where in named]:
+            if path.is_file():
+                self._client.log_artifact(run.id, str(path), where)
             else:
                 missing.append(file)
         if ended.traceback:
@@ -267,9 +272,9 @@ class MlflowStore:
     def _run_identity(self) -> str:
         """Tells this run from every other of the same name: the time of its first record."""
         if self._identity is None:
-            with (self.folder / RECORDS).open(encoding="utf-8") as lines:
+            with self.files.records.open(encoding="utf-8") as lines:
                 first = json.loads(next(lines))
-            self._identity = f"{self.folder.name}-{millis(first['time'])}"
+            self._identity = f"{self.files.name}-{millis(first['time'])}"
         return self._identity
 
     # Sending

@@ -9,7 +9,9 @@ MLflow and sends the difference.
 from __future__ import annotations
 
 import logging
+import os
 import queue
+import shlex
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -17,15 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from hsf_tune.config import TrackingConfig
-from hsf_tune.errors import TrackingError
+from hsf_tune.errors import RunError, TrackingError
 from hsf_tune.records import Event, Records, TrialRecord
 from hsf_tune.tracking.backlog import Backlog, RunFiles
 from hsf_tune.tracking.store import MlflowStore, is_passing
 
-RUN_FILES = (
-    "config.yaml", "space.yaml", "dataset.json", "best_strategy.yaml", "report.html",
-    "report.json", "scores.csv", "trials.csv",
-)  # fmt: skip
 PARENT_STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two rounds; it doubles from failure to failure
 CLOSING_PAUSE_S = 0.5
@@ -127,7 +125,8 @@ class MlflowTracker:
             self._say(
                 f"MLflow at {self.config.uri} still lacks {left} trials or uploads"
                 f"{f' ({_short(why)})' if why else ''}. Nothing is lost: python"
-                f" scripts/sync_mlflow.py {self.folder} sends them from the records."
+                f" scripts/sync_mlflow.py {self.folder}{_flag(self.config)} sends them from the"
+                " records."
             )
         if self._gone:
             self._say(f"{self._gone} files were no longer there to be sent to MLflow.")
@@ -210,10 +209,12 @@ class MlflowTracker:
             if is_passing(error):
                 raise
             self._store.forget()
-            backlog.strikes[trial] = backlog.strikes.get(trial, 0) + 1
+            alien = isinstance(error, RunError)  # it names files outside of the run, for ever
+            backlog.strikes[trial] = STRIKES if alien else backlog.strikes.get(trial, 0) + 1
             if backlog.strikes[trial] >= STRIKES:
                 backlog.set_aside(trial, error)
-                self._say(f"MLflow refuses trial {trial} ({_short(error)}). The run goes on.")
+                who = "Not sent:" if alien else "MLflow refuses"
+                self._say(f"{who} trial {trial} ({_short(error)}). The run goes on.")
 
     def _send_points(self, record: TrialRecord) -> None:
         self._store.send_points(record, interrupted=self._status is not None)
@@ -247,6 +248,33 @@ class MlflowTracker:
         self._inbox.put(None)
 
 
+def address_for(noted: TrackingConfig, given: str | None) -> TrackingConfig:
+    """Where a run that was read from a folder is sent: to the address that the user knows of.
+
+    The folder may be someone else's. The address in it counts only where it is the default or
+    the environment's.
+
+    Args:
+        noted: as the run's configuration has it.
+        given: an address from the command line.
+
+    Raises:
+        TrackingError: the run names another address, and the command line none.
+    """
+    if given is None and _flag(noted):
+        raise TrackingError(
+            f"The run's configuration names MLflow at {noted.uri!r}. Nothing was sent there, as a"
+            f" run may be someone else's. If it is yours, say so:{_flag(noted)}"
+        )
+    return replace(noted, uri=given or noted.uri)
+
+
+def _flag(config: TrackingConfig) -> str:
+    """What a command needs to be told to send to this address; '' where it does so unasked."""
+    own = (TrackingConfig.uri, os.environ.get("MLFLOW_TRACKING_URI"))
+    return "" if config.uri in own else f" --tracking-uri {shlex.quote(config.uri)}"
+
+
 def sync_folder(
     folder: Path | str, config: TrackingConfig, *, say: Callable[[str], None] = print
 ) -> int:
@@ -262,14 +290,14 @@ def sync_folder(
     records = Records(folder)
     if not records.trials:
         raise TrackingError(
-            f"{folder / 'trials.jsonl'} holds no trial. Give the folder of a run: outputs/NAME."
+            f"{records.path} holds no trial. Give the folder of a run: outputs/NAME."
         )
     trials = records.trials.values()
     nested = not any(record.started.phase == "finetune" for record in trials)
     tracker = MlflowTracker(replace(config, required=True), folder, nested=nested, say=say)
     tracker.check_reachable()
     tracker.sync(records)
-    tracker.log_artifacts(path for name in RUN_FILES if (path := folder / name).exists())
+    tracker.log_artifacts(records.files.to_show)
     over = all(record.ended is not None for record in trials)
     return tracker.close(120.0, "finished" if over else "interrupted", patient=True)
 

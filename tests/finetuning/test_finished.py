@@ -12,10 +12,9 @@ import yaml
 
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import ModelError
+from hsf_tune.errors import ModelError, RunError
 from hsf_tune.finetuning.base import get_base, local_checkpoint
 from hsf_tune.finetuning.finished import (
-    EXPORTED_STRATEGY,
     TrainedModel,
     best_weights,
     choose_bag,
@@ -145,9 +144,9 @@ def test_exported_weights_stand_for_the_run(run_folder):
     assert best_weights(run).parent.name == "winner", "the training has not ended"
     (exported / "ended.json").touch()
     assert best_weights(run).parent.name == "winner", "nobody knows of which strategy"
-    (exported / EXPORTED_STRATEGY).write_text(strategy_key(OTHER))
+    (exported / "strategy.json").write_text(strategy_key(OTHER))
     assert best_weights(run).parent.name == "winner"
-    (exported / EXPORTED_STRATEGY).write_text(strategy_key(STRATEGY))
+    (exported / "strategy.json").write_text(strategy_key(STRATEGY))
     assert best_weights(run).parent.name == "export-1234"
 
 
@@ -163,14 +162,14 @@ def test_paths_become_absolute_and_names_stay(tmp_path, monkeypatch):
 def test_folder_without_a_run_is_named_with_those_beside_it(run_folder):
     """A mistyped name is answered with the names there are."""
     run_folder.trial("a", "explore", 1)
-    with pytest.raises(ModelError, match=r"holds no run.*Runs beside it: search"):
+    with pytest.raises(RunError, match=r"holds no run.*Runs beside it: search"):
         open_run(run_folder.folder.parent / "serach")
 
 
 def test_running_search_has_no_recommendation_yet(run_folder):
     """It says how to let the search end."""
     run_folder.trial("a", "explore", 1)
-    with pytest.raises(ModelError, match="--resume search"):
+    with pytest.raises(RunError, match="--resume search"):
         open_run(run_folder.folder)
 
 
