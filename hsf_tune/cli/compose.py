@@ -24,6 +24,7 @@ from hsf_tune.config import REQUIRED, Config, config_from_dict
 from hsf_tune.errors import ConfigError, did_you_mean
 from hsf_tune.finetuning.base import local_checkpoint
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
+from hsf_tune.yaml_file import sound_yaml
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = (
@@ -174,14 +175,8 @@ def _dataset_file(choice: str | None, config_dir: Path | None) -> Path | None:
 def _read_dataset(path: Path) -> DictConfig:
     """A dataset's own file; a relative main_path in it is relative to its folder."""
     try:
-        text = path.read_text(encoding="utf-8")
-        _refuse_repeated_keys(path, yaml.compose(text, Loader=yaml.SafeLoader))
-        tree = OmegaConf.create(text)
-    except yaml.MarkedYAMLError as error:
-        raise ConfigError(_where_it_breaks(path, error)) from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path} is not UTF-8 text. Save it as UTF-8.") from None
-    except (OSError, OmegaConfBaseException, yaml.YAMLError) as error:
+        tree = OmegaConf.create(sound_yaml(path))
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         first = str(error).splitlines()[0]
         raise ConfigError(f"{path} can't be read as YAML: {first}") from None
     if not isinstance(tree, DictConfig) or not tree:
@@ -190,34 +185,6 @@ def _read_dataset(path: Path) -> DictConfig:
     if main_path is not None:
         tree.main_path = str((path.resolve().parent / Path(str(main_path)).expanduser()).resolve())
     return tree
-
-
-def _where_it_breaks(path: Path, error: yaml.MarkedYAMLError) -> str:
-    """File and line; also where an unclosed quote or bracket was opened."""
-    mark, opened = error.problem_mark, error.context_mark
-    line = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-    since = ""
-    if mark and opened and opened.line != mark.line:
-        since = f" {error.context} that begins on line {opened.line + 1}"
-    return f"{path}{line}: not valid YAML ({error.problem}{since}). Mend that line."
-
-
-def _refuse_repeated_keys(path: Path, node: yaml.Node | None) -> None:
-    """YAML readers keep the last of two equal keys without a word; of labels, too."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            _refuse_repeated_keys(path, item)
-    if not isinstance(node, yaml.MappingNode):
-        return
-    first: dict[str, int] = {}
-    for key, value in node.value:
-        line = key.start_mark.line + 1
-        if isinstance(key, yaml.ScalarNode) and first.setdefault(key.value, line) != line:
-            raise ConfigError(
-                f"{path}, line {line}: the key {key.value} is here a second time (first on line"
-                f" {first[key.value]}). Remove one of the two."
-            )
-        _refuse_repeated_keys(path, value)
 
 
 def _spread_hints(tree: DictConfig) -> None:

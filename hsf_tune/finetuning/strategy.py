@@ -20,6 +20,7 @@ from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
+from hsf_tune.yaml_file import load_yaml
 
 MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
 LR, MAX_EPOCHS = "models.lr", "lightning.max_epochs"
@@ -134,15 +135,15 @@ def load_strategy(path: Path) -> SavedStrategy:
     Raises:
         ConfigError: no such file, or not a strategy file.
     """
-    try:
-        plain = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        return SavedStrategy(split=Split.from_dict(plain.pop("split")), **plain)
-    except FileNotFoundError:
+    if not Path(path).is_file():
         raise ConfigError(
             f"strategy={path}: no such file. Expected the best_strategy.yaml of a finished search,"
             " for example outputs/NAME/best_strategy.yaml."
-        ) from None
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        )
+    try:
+        plain = load_yaml(Path(path))
+        return SavedStrategy(split=Split.from_dict(plain.pop("split")), **plain)
+    except (ConfigError, TypeError, KeyError, AttributeError) as error:
         raise ConfigError(
             f"strategy={path} is not a strategy file ({error}). Expected what a search writes as"
             " best_strategy.yaml."

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from hsf_tune.errors import ConfigError, did_you_mean
+from hsf_tune.yaml_file import sound_yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
 
@@ -51,8 +52,8 @@ def read_space(path: Path) -> dict[str, Any]:
         ConfigError: not YAML, no mapping, or a key written twice.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except yaml.YAMLError as error:
+        content = yaml.load(sound_yaml(path), Loader=_Loader)
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{path} is no readable YAML: {error}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}, expected keys with `arms:`.")
@@ -91,21 +92,12 @@ def _first_comment(path: Path) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's numbers and booleans, and no silent duplicates."""
+    """SafeLoader with YAML 1.2's numbers and booleans."""
 
     yaml_implicit_resolvers = {  # noqa: RUF012
         first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":float", ":bool"))]
         for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.YAMLError(
-                    f"'{key}' is written twice in the block from line {node.start_mark.line + 1} on"
-                )
-        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(
