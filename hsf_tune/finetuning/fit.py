@@ -14,10 +14,12 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins import TorchCheckpointIO
 from pytorch_lightning.plugins.environments import LightningEnvironment
 
 from hsf_tune.config import Config
@@ -126,13 +128,21 @@ def _trainer(
         limit_val_batches=None if validates else 0,
         num_sanity_val_steps=0,
         callbacks=callbacks,
-        plugins=[LightningEnvironment()],  # in a SLURM job, one device all the same
+        plugins=[LightningEnvironment(), _States()],  # in a SLURM job, one device all the same
         logger=False,
         enable_checkpointing=True,
         enable_progress_bar=False,
         enable_model_summary=False,
         reload_dataloaders_every_n_epochs=0,
     )
+
+
+class _States(TorchCheckpointIO):
+    """Loads a trial's state without ever running code from it, whatever the environment says."""
+
+    def load_checkpoint(self, path: Any, *_: Any, **__: Any) -> dict[str, Any]:
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
 
 
 def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporter) -> TrialEnded:

@@ -1,6 +1,8 @@
 """One trial from start to end: what trains, what is recorded, and that it goes on as it was."""
 
+import contextlib
 import json
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -306,3 +308,23 @@ def test_a_trial_inside_a_slurm_job_of_several_nodes_is_a_trial_as_any_other(
     within, _ = run(config, spec, tmp_path / "within")
     assert within.dice == alone.dice
     assert within.scores == alone.scores
+
+
+class TouchesAFile:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mknod, (self.path,)
+
+
+def test_a_saved_state_runs_no_code_whatever_the_environment_says(config, tmp_path, monkeypatch):
+    """A folder from somebody else, and PyTorch's older default switched on."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    (tmp_path / "t").mkdir()
+    torch.save({"state_dict": TouchesAFile(tmp_path / "sprung")}, tmp_path / "t" / "last.ckpt")
+    with contextlib.suppress(Exception):
+        run(config, spec_of(config), tmp_path / "t")
+    assert not (tmp_path / "sprung").exists()
