@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hsf_tune.config import Config
+from hsf_tune.errors import printable
 from hsf_tune.model.labels import HSF_LABELS
 
 UNMERGED = "1/2/3"
@@ -66,15 +68,39 @@ class LabelSet:
 
     @classmethod
     def from_metadata(cls, metadata: Mapping[str, str], out_channels: int) -> LabelSet:
-        """The labels that a file declares; numbers for names where it declares none."""
+        """The labels that a file declares; numbers for names where it declares none.
+
+        Raises:
+            ValueError: what it declares makes no sense, or fits other channels.
+        """
         if "labels_names" not in metadata:
             return cls({k: f"label {k}" for k in range(1, out_channels)}, UNMERGED, False)
-        names = json.loads(metadata["labels_names"])
-        return cls(
-            {int(k): str(v) for k, v in names.items()},
-            metadata.get("ca_mode", UNMERGED),
-            json.loads(metadata.get("hsf_channels", "false")),
-        )
+        names = {
+            int(k): printable(str(v)) for k, v in json_object(metadata["labels_names"]).items()
+        }
+        mode, hsf = metadata.get("ca_mode", UNMERGED), metadata.get("hsf_channels", "false")
+        if sorted(names) != list(range(1, out_channels)):
+            raise ValueError(f"labels_names names {sorted(names)} of {out_channels - 1} channels")
+        if mode not in _MERGED or hsf not in ("true", "false"):
+            raise ValueError(f"ca_mode is {mode!r}, hsf_channels {hsf!r}")
+        if hsf == "true" and list(names.values()) != list(HSF_LABELS.values()):
+            raise ValueError("hsf_channels is true, but the labels are not HSF's")
+        return cls(names, mode, hsf == "true")
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object from a file's metadata.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        content = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{text[:80]} is no JSON object")
+    return content
 
 
 def label_set(config: Config) -> LabelSet:

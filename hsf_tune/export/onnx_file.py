@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from hsf_tune.errors import ModelError
 from hsf_tune.files import replacing
 from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.onnx_weights import load_onnx
 
 OPSET = 17  # onnxruntime 1.16 reads opsets up to 19 and files up to IR version 9
 NEWEST_OPSET, NEWEST_IR = 19, 9
@@ -104,7 +105,7 @@ def check_structure(path: Path, out_channels: int) -> None:
     Raises:
         ModelError: with every point in which it has not.
     """
-    model = onnx.load(str(path), load_external_data=False)
+    model = load_onnx(path)
     graph = model.graph
     faults = []
     if model.ir_version > NEWEST_IR:
@@ -113,8 +114,6 @@ def check_structure(path: Path, out_channels: int) -> None:
         if used.domain not in ("", "ai.onnx") or used.version > NEWEST_OPSET:
             faults.append(f"operators {used.domain or 'ai.onnx'} {used.version}, expected at most"
                           f" ai.onnx {NEWEST_OPSET}")  # fmt: skip
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
-        faults.append("weights outside the file, expected all inside")
     if len(graph.input) != 1:
         faults.append(f"{len(graph.input)} inputs, expected 1")
     for value, channels in ((graph.input[0], 1), (graph.output[0], out_channels)):
@@ -169,24 +168,42 @@ class Session:
     def __init__(self, path: Path, providers: Sequence[str]) -> None:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
+        options.log_severity_level = 4
+        load_onnx(path)
         try:
             self._session = onnxruntime.InferenceSession(
                 str(path), options, providers=list(providers)
             )
         except Exception as error:
             raise ModelError(
-                f"{path} can't be read as an ONNX model ({str(error).splitlines()[0]}). Expected a"
+                f"{path} can't be read as an ONNX model ({_first_line(error)}). Expected a"
                 " complete .onnx file; copy or export it again."
             ) from error
-        self._input = self._session.get_inputs()[0].name
-        self.out_channels = int(self._session.get_outputs()[0].shape[1])
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        sides = [value.shape for value in (*inputs, *outputs)]
+        if [len(shape) for shape in sides] != [5, 5] or not isinstance(sides[1][1], int):
+            raise ModelError(
+                f"{path} maps inputs and outputs of shape {sides}; expected one image (B, 1, X, Y,"
+                " Z) and its probabilities (B, C, X, Y, Z)."
+            )
+        self._path, self._input, self.out_channels = path, inputs[0].name, int(sides[1][1])
         self.metadata: dict[str, str] = dict(
             self._session.get_modelmeta().custom_metadata_map or {}
         )
 
     def __call__(self, image: Array) -> Array:
-        output: Array = self._session.run(None, {self._input: image})[0]
+        try:
+            output: Array = self._session.run(None, {self._input: image})[0]
+        except Exception as error:
+            raise ModelError(
+                f"{self._path} can't be run on an image of {image.shape} ({_first_line(error)})."
+                " Expected a network that takes any crop whose sides are multiples of 8."
+            ) from error
+        if output.shape != (len(image), self.out_channels, *image.shape[2:]):
+            raise ModelError(
+                f"{self._path} answers an image of {image.shape} with {output.shape}; expected"
+                f" {self.out_channels} probabilities for each voxel."
+            )
         return output
 
 
@@ -197,6 +214,10 @@ def open_session(path: Path, providers: Sequence[str] = ("CPUExecutionProvider",
         ModelError: it is cut short or no ONNX file.
     """
     return Session(path, providers)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
 
 
 def example_input(shape: tuple[int, ...], seed: int = 0) -> Array:
@@ -260,7 +281,7 @@ def _record(network: ARUNet, path: Path) -> None:
 
 
 def _describe(path: Path, metadata: Mapping[str, str]) -> None:
-    model = onnx.load(str(path))
+    model = load_onnx(path)
     onnx.helper.set_model_props(model, dict(metadata))
     onnx.save(model, str(path))
 

@@ -18,8 +18,8 @@ import onnxruntime
 import torch
 
 from hsf_tune.config import Config, config_from_dict
-from hsf_tune.errors import ModelError
-from hsf_tune.export.labels import LabelSet, label_set
+from hsf_tune.errors import ConfigError, ModelError
+from hsf_tune.export.labels import LabelSet, json_object, label_set
 from hsf_tune.export.onnx_file import Session, open_session
 from hsf_tune.finetuning.finished import best_weights, choose_bag, open_run
 from hsf_tune.finetuning.predict import Predictor
@@ -133,8 +133,14 @@ def _of_onnx(files: list[Path]) -> Segmenter:
             " can't segment together. Keep each kind in a folder of its own."
         )
     first: Session = sessions[0]
-    labels = LabelSet.from_metadata(first.metadata, first.out_channels)
-    config = _config(first.metadata, labels)
+    try:
+        labels = LabelSet.from_metadata(first.metadata, first.out_channels)
+        config = _config(first.metadata, labels)
+    except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ModelError(
+            f"{files[0]} says of its labels what makes no sense ({error}); expected the metadata"
+            " that scripts/export.py writes, or none. Export the model again."
+        ) from error
     about = f"{', '.join(f.name for f in files)}: {len(files)} network(s) in ONNX Runtime"
     return Segmenter(tuple(sessions), labels, config, about)
 
@@ -148,7 +154,7 @@ def _config(metadata: Mapping[str, str], labels: LabelSet) -> Config:
             "labels_names": dict(labels.channels),
         }
     }
-    datasets: dict[str, Any] = json.loads(metadata["datasets"]) if "datasets" in metadata else own
+    datasets: dict[str, Any] = json_object(metadata["datasets"]) if "datasets" in metadata else own
     pattern = {"any": {"mri": "*", "label": "*"}}
     n = len(labels.channels) + 1
     return config_from_dict(

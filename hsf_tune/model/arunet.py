@@ -45,12 +45,15 @@ class Architecture:
                 f"models.layer_order is '{self.layer_order}'; only 'cgs' (convolution, GELU, "
                 "switchable normalisation) is supported, the order of all published HSF networks."
             )
-        least = {"in_channels": 1, "out_channels": 2, "f_maps": 1, "num_levels": 1}
-        for key, bound in least.items():
-            if getattr(self, key) < bound:
-                raise ModelError(
-                    f"models.{key} is {getattr(self, key)}; it must be at least {bound}."
-                )
+        bounds = {
+            "in_channels": (1, 16), "out_channels": (2, 256), "f_maps": (1, 512),
+            "num_levels": (1, 8),
+        }  # fmt: skip
+        for key, (least, most) in bounds.items():
+            value = getattr(self, key)
+            if not least <= value <= most:
+                words = f"at least {least}" if value < least else f"at most {most}"
+                raise ModelError(f"models.{key} is {value}; it must be {words}.")
 
     @property
     def multiple_of(self) -> int:

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from hsf_tune.errors import ModelError
 from hsf_tune.model.onnx_weights import read_onnx
 
+MOST_VALUES = 10_000_000  # in a pickle, what is shared counted each time
 LAST_LAYER = "final_conv.weight"  # what stands before it is the prefix of all names
 _CONTAINERS = {("collections", "OrderedDict"), ("torch", "Size"), ("torch", "device")}
 _TENSORS = {
@@ -46,6 +47,16 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         ModelError: the file is damaged, of another kind, holds more than tensors and plain
             containers, or weights that are no finite numbers.
     """
+    try:
+        weights, notes = _read(path)
+        return _cleaned(path, weights), notes
+    except ModelError:
+        raise
+    except Exception as error:  # whatever a malformed file sets off is a fault of the file
+        raise _damaged(path, error) from error
+
+
+def _read(path: Path) -> tuple[Mapping[str, Any], dict[str, str]]:
     with path.open("rb") as file:
         head = file.read(9)
     notes: dict[str, str] = {}
@@ -61,34 +72,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             f"{path} is no base model: it is neither a checkpoint (.ckpt, .pt), nor safetensors, "
             "nor ONNX."
         )
-    return _cleaned(path, weights), notes
+    return weights, notes
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ModelError(
-            f"{path} is a damaged safetensors file ({error}). Get it again."
-        ) from error
+    with safe_open(path, framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:
-    try:
-        wanted = sorted(".".join(name) for name in imports_of(path) if not _harmless(*name))
-    except (zipfile.BadZipFile, ValueError, OSError) as error:
-        raise _damaged(path, error) from error
+    wanted = sorted(".".join(name) for name in imports_of(path) if not _harmless(*name))
     if wanted:
         raise ModelError(
             f"{path} is a pickle that wants to import {', '.join(wanted)}. A base model may hold "
             "tensors and plain containers only, as anything else could run code, so it was not "
             "opened. Ask its author for the state dict alone, best as safetensors."
         )
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
+    content = torch.load(path, map_location="cpu", weights_only=True)
     weights = content.get("state_dict", content) if isinstance(content, Mapping) else None
     if not isinstance(weights, Mapping):
         raise ModelError(
@@ -104,7 +104,8 @@ def imports_of(path: Path) -> set[tuple[str, str]]:
     The file is only looked through, never unpickled.
 
     Raises:
-        zipfile.BadZipFile: a truncated or tampered archive.
+        zipfile.BadZipFile: a truncated or tampered archive, or one that unpacks to more than it is.
+        pickle.UnpicklingError: parts that hold each other stand for more than can be gone through.
         ValueError: no pickle.
     """
     if not zipfile.is_zipfile(path):
@@ -115,6 +116,11 @@ def imports_of(path: Path) -> set[tuple[str, str]]:
             return set(_imports(file))
     found: set[tuple[str, str]] = set()
     with zipfile.ZipFile(path) as archive:
+        parts = archive.infolist()
+        if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+            raise zipfile.BadZipFile("it is compressed, which torch.save never does")
+        if sum(part.file_size for part in parts) > path.stat().st_size:
+            raise zipfile.BadZipFile("its parts are larger than the whole")
         broken = archive.testzip()
         if broken:
             raise zipfile.BadZipFile(f"{broken} does not match its checksum")
@@ -132,8 +138,10 @@ def _imports(file: IO[bytes]) -> Iterator[tuple[str, str]]:
     n_pickles = 0
     while True:
         words: list[str] = []  # strings pushed so far; STACK_GLOBAL takes the last two
+        sizes = _Sizes()
         try:
             for code, argument, _ in pickletools.genops(file):
+                sizes.step(code, argument)
                 if code.name in ("GLOBAL", "INST"):
                     module, _, name = str(argument).partition(" ")
                     yield module, name
@@ -146,6 +154,47 @@ def _imports(file: IO[bytes]) -> Iterator[tuple[str, str]]:
                 raise
             return  # raw numbers follow the pickles
         n_pickles += 1
+
+
+class _Sizes:
+    """How many values each object on a pickle's stack stands for, shared parts counted each time.
+
+    Sixty tuples, each twice the one before, are a few hundred bytes; to hash or show the last
+    takes for ever.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[int] = []
+        self._marks: list[int] = []
+        self._memo: dict[Any, int] = {}
+
+    def step(self, code: pickletools.OpcodeInfo, argument: Any) -> None:
+        """Follow one instruction."""
+        if code.name in ("GET", "BINGET", "LONG_BINGET"):
+            self._stack.append(self._memo.get(argument, 1))
+        elif code.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            place = len(self._memo) if code.name == "MEMOIZE" else argument
+            self._memo[place] = self._stack[-1]
+        elif code.name == "MARK":
+            self._marks.append(len(self._stack))
+        elif code.name == "POP" and self._marks and self._marks[-1] == len(self._stack):
+            self._marks.pop()
+        else:
+            size = 1 + self._taken(code)
+            if size > MOST_VALUES:
+                raise pickle.UnpicklingError(f"it stands for more than {MOST_VALUES:,} values")
+            self._stack += [size] * len(code.stack_after)
+
+    def _taken(self, code: pickletools.OpcodeInfo) -> int:
+        """Take what an instruction works on from the stack; its size."""
+        before = code.stack_before
+        beside, start = len(before), len(self._stack)
+        if pickletools.markobject in before:
+            beside, start = before.index(pickletools.markobject), self._marks.pop()
+        start = max(0, start - beside)
+        taken = sum(self._stack[start:])
+        del self._stack[start:]
+        return taken
 
 
 def _harmless(module: str, name: str) -> bool:
@@ -165,11 +214,21 @@ def _cleaned(path: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
             f"It has {', '.join(sorted(map(str, weights))[:4]) or 'no tensors'} ..."
         )
     prefix = last[0].removesuffix(LAST_LAYER)
-    cleaned: dict[str, Tensor] = {}
     for key, value in weights.items():
-        if not isinstance(value, Tensor):
-            raise ModelError(f"{path}: '{key}' is a {type(value).__name__}, expected a tensor.")
-        cleaned[key.removeprefix(prefix)] = value.detach().to(torch.float32).contiguous()
+        if not isinstance(key, str) or not isinstance(value, Tensor) or value.is_complex():
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ModelError(
+                f"{path}: '{key}' is a {kind}, expected a tensor of numbers with a name."
+            )
+    claimed = sum(value.numel() for value in weights.values())
+    if claimed > path.stat().st_size:  # as a stride of 0 can claim it
+        raise ModelError(
+            f"{path} claims {claimed:.2g} weights, more than its bytes can hold. Get it again."
+        )
+    cleaned = {
+        key.removeprefix(prefix): value.detach().to(torch.float32).contiguous()
+        for key, value in weights.items()
+    }
     broken = [key for key, value in cleaned.items() if not value.isfinite().all()]
     if broken:
         raise ModelError(
@@ -180,7 +239,7 @@ def _cleaned(path: Path, weights: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:
-    reason = str(error).split("\n")[0]
+    reason = (str(error) or type(error).__name__).split("\n")[0][:200]
     return ModelError(
-        f"{path} is a truncated, tampered or foreign checkpoint ({reason}). Get it again."
+        f"{path} is a truncated, tampered or foreign model file ({reason}). Get it again."
     )

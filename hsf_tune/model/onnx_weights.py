@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +34,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is damaged, or keeps its weights in another file.
     """
-    try:
-        graph = onnx.load(str(path), load_external_data=False).graph
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path} is a damaged ONNX file ({error}). Get it again.") from error
-    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer):
-        raise ModelError(
-            f"{path} keeps its weights in a second file; expected one self-contained ONNX file."
-        )
+    graph = load_onnx(path).graph
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "Identity" and node.input[0] in values:  # a weight equal to another
@@ -56,6 +50,48 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         for name, value in _used_by(nodes, values).items():
             weights.setdefault(f"{scope}.{name}", value)
     return {name: torch.from_numpy(np.array(value)) for name, value in weights.items()}
+
+
+def load_onnx(path: Path) -> onnx.ModelProto:
+    """A model that is whole in its own file.
+
+    Raises:
+        ModelError: the file is damaged, or any tensor of it, wherever it stands, is to be read
+            from another file, which may be any file of the user's.
+    """
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except (DecodeError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path} can't be read as an ONNX model ({error}). Expected a complete .onnx file; copy"
+            " or export it again."
+        ) from error
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    for tensor in chain(_tensors_of(model.graph), _tensors_in(nodes)):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
+            raise ModelError(
+                f"{path} keeps its weights in a second file; expected one self-contained ONNX file."
+            )
+    return model
+
+
+def _tensors_of(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+
+
+def _tensors_in(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """Those of attributes, and of the graphs that branches and loops have as attributes."""
+    for node in nodes:
+        for attribute in node.attribute:
+            yield attribute.t
+            yield from attribute.tensors
+            for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                yield from (sparse.values, sparse.indices)
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _tensors_of(graph)
+                yield from _tensors_in(graph.node)
 
 
 def _nodes_by_module(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:

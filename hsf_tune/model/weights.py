@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hsf_tune.errors import ModelError, did_you_mean
+from hsf_tune.errors import ModelError, did_you_mean, printable
 from hsf_tune.files import replacing
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.formats import read_weights
@@ -29,6 +29,7 @@ from hsf_tune.model.published import PUBLISHED, fetch, file_checksum, verify
 
 FROM_SCRATCH = "none"  # in place of a checkpoint: random weights
 _SHOWN = 6  # differences that an error lists
+_LONGEST_NAME = 100  # characters
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,14 @@ def load_base(
     path = _locate(str(source), checksum, cache_dir)
     name = str(source) if source in PUBLISHED else _published_name(path)
     state_dict, notes = read_weights(path)
-    architecture = infer_architecture(state_dict)
+    try:
+        architecture = infer_architecture(state_dict)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from None
     _require_match(f"{path}", state_dict, architecture)
     labels = _labels_in(notes, architecture.out_channels)
     return BaseModel(
-        name=name or notes.get("name", path.stem),
+        name=name or _one_line(notes.get("name", path.stem)),
         source=PUBLISHED[str(source)].url if source in PUBLISHED else str(source),
         sha256=file_checksum(path).removeprefix("sha256:"),
         architecture=architecture,
@@ -105,7 +109,7 @@ def infer_architecture(state_dict: Mapping[str, Tensor]) -> Architecture:
                 f"The base model has no 3D convolution {key}, so it is no ARUNet. It holds "
                 f"{', '.join(sorted(state_dict)[:3])} ..."
             )
-    levels = {int(key.split(".")[1]) for key in state_dict if key.startswith("encoders.")}
+    levels = {hit[1] for key in state_dict if (hit := re.match(r"encoders\.(\d+)\.", key))}
     return Architecture(
         in_channels=state_dict[first].shape[1],
         out_channels=state_dict[last].shape[0],
@@ -250,8 +254,10 @@ def _labels_in(notes: Mapping[str, str], out_channels: int) -> dict[int, str] | 
     labels = _json(notes.get("labels_names"))
     if not isinstance(labels, dict):
         return None
-    named = {int(label): str(name) for label, name in labels.items()}
-    return named if sorted(named) == list(range(1, out_channels)) else None
+    wanted = [str(label) for label in range(1, out_channels)]
+    if set(labels) != set(wanted):
+        return None
+    return {int(label): _one_line(labels[label]) for label in wanted}
 
 
 def _training_in(notes: Mapping[str, str]) -> dict[str, Any] | None:
@@ -262,5 +268,10 @@ def _training_in(notes: Mapping[str, str]) -> dict[str, Any] | None:
 def _json(text: str | None) -> object:
     try:
         return json.loads(text) if text else None
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
+
+
+def _one_line(name: object) -> str:
+    """A name from a file as it can be shown."""
+    return " ".join(printable(str(name)).split())[:_LONGEST_NAME]

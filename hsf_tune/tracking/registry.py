@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import TrackingError
+from hsf_tune.model.onnx_weights import load_onnx
 from hsf_tune.tracking.store import MlflowStore
 
 MODEL, ALIAS = "hsf-finetuned", "best"
@@ -93,7 +93,7 @@ def _log_one(mlflow: Any, path: Path, run_id: str, tags: dict[str, str]) -> int:
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    model = onnx.load(str(path))
+    model = load_onnx(path)
     kind = np.dtype(np.float32)
     channels = model.graph.output[0].type.tensor_type.shape.dim[1].dim_value
     free = (-1, -1, -1)

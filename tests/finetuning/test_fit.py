@@ -1,7 +1,9 @@
 """One trial from start to end: what trains, what is recorded, and that it goes on as it was."""
 
+import contextlib
 import json
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -333,3 +335,23 @@ def test_random_weights_differ_by_seed_and_fit_the_architecture_asked_for(config
         first["encoders.0.basic_module.conv1.conv.weight"],
         other["encoders.0.basic_module.conv1.conv.weight"],
     )
+
+
+class TouchesAFile:
+    """Unpickling this would create a file."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mknod, (self.path,)
+
+
+def test_a_saved_state_runs_no_code_whatever_the_environment_says(config, tmp_path, monkeypatch):
+    """A folder from somebody else, and PyTorch's older default switched on."""
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    (tmp_path / "t").mkdir()
+    torch.save({"state_dict": TouchesAFile(tmp_path / "sprung")}, tmp_path / "t" / "last.ckpt")
+    with contextlib.suppress(Exception):
+        run(config, spec_of(config), tmp_path / "t")
+    assert not (tmp_path / "sprung").exists()
