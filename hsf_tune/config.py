@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from hsf_tune.errors import ConfigError, did_you_mean, printable
+from hsf_tune.modes import ModeName
 
 REQUIRED = "???"  # a key that the user has to fill in, as OmegaConf writes it
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
@@ -25,7 +26,6 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 CaType = Literal["1/2/3", "1/23", "123"]
-Mode = Literal["encoder", "decoder", "full"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class ModelsConfig:
     checkpoint: str = "auto"  # auto, hsf, bag_0..bag_4, demo, none, a path, a URL or outputs/NAME
     checksum: str | None = None  # xxh3_64 or sha256 of that file, where it is not a known one
     labels_names: Mapping[int, str] | None = None  # of the base, where its file does not say
-    modeltype: Literal["ResidualUNet3D"] = "ResidualUNet3D"
+    modeltype: str = "ResidualUNet3D"  # of `model/networks.py`; a checkpoint says it itself
     in_channels: Literal[1] = 1
     out_channels: Annotated[int, Field(ge=2, le=256)] = 6
     f_maps: Annotated[int, Field(ge=2, le=512)] = 64
@@ -95,7 +95,7 @@ class FinetuningConfig:
     """Which part of the network learns, and when."""
 
     __pydantic_config__ = _STRICT
-    mode: Mode = "decoder"
+    mode: ModeName = "decoder"
     depth: Annotated[int, Field(ge=-1)] = -1  # blocks opened beyond the final convolution; -1 = all
     unfreeze_frequency: Annotated[int, Field(ge=0)] = 4  # epochs between two openings; 0: all open
     out_channels: Annotated[int, Field(ge=2, le=256)] = 6  # counts the background

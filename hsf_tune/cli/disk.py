@@ -18,7 +18,7 @@ import torch
 from hsf_tune.config import Config
 from hsf_tune.errors import SearchError
 from hsf_tune.finetuning.base import network_architecture
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.networks import new_network
 from hsf_tune.model.weights import BaseModel
 from hsf_tune.records import BASE
 from hsf_tune.search.race import Expected, RacePlan
@@ -79,7 +79,7 @@ def estimate(
 def weights_bytes(config: Config, base: BaseModel) -> int:
     """Of the finetuned network in single precision."""
     with torch.device("meta"):
-        network = ARUNet(network_architecture(base, config.models))
+        network = new_network(network_architecture(base, config.models))
     return sum(tensor.numel() * tensor.element_size() for tensor in network.state_dict().values())
 
 

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from hsf_tune.errors import ModelError
 from hsf_tune.files import replacing
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
 from hsf_tune.model.onnx_weights import load_onnx
 
 OPSET = 17  # onnxruntime 1.16 reads opsets up to 19 and files up to IR version 9
@@ -66,7 +66,7 @@ class OnnxFile:
 
 
 def write_onnx(
-    network: ARUNet,
+    network: Network,
     path: Path,
     metadata: Mapping[str, str],
     shapes: Sequence[tuple[int, ...]] = CHECKED_SHAPES,
@@ -128,7 +128,7 @@ def check_structure(path: Path, out_channels: int) -> None:
 
 
 def check_parity(
-    network: ARUNet, path: Path, shapes: Sequence[tuple[int, ...]] = CHECKED_SHAPES
+    network: Network, path: Path, shapes: Sequence[tuple[int, ...]] = CHECKED_SHAPES
 ) -> tuple[Parity, ...]:
     """Compare a file, run by ONNX Runtime, with the network it was written from.
 
@@ -245,7 +245,7 @@ def file_checksum(path: Path) -> str:
 class _Probabilities(nn.Module):
     """The network with the softmax inside; its prefix is that of Lightning's checkpoints."""
 
-    def __init__(self, network: ARUNet) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
         self._model = network
 
@@ -253,7 +253,7 @@ class _Probabilities(nn.Module):
         return self._model.probabilities(image)
 
 
-def _record(network: ARUNet, path: Path) -> None:
+def _record(network: Network, path: Path) -> None:
     """Record the network with PyTorch's older exporter, the one that keeps sizes dynamic.
 
     In training mode (which computes the same here) it neither folds weights nor merges equal

@@ -23,7 +23,7 @@ from hsf_tune.export.labels import LabelSet, json_object, label_set
 from hsf_tune.export.onnx_file import Session, open_session
 from hsf_tune.finetuning.finished import best_weights, choose_bag, open_run
 from hsf_tune.finetuning.predict import Predictor
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
 from hsf_tune.model.weights import build_network, load_base
 from hsf_tune.run_folder import RunFolder
 
@@ -178,12 +178,12 @@ def _config(metadata: Mapping[str, str], labels: LabelSet) -> Config:
     )
 
 
-def _network(path: Path) -> ARUNet:
+def _network(path: Path) -> Network:
     weights = load_base(path)
     return build_network(weights, weights.architecture.out_channels)
 
 
-def _torch_predictor(network: ARUNet) -> Predictor:
+def _torch_predictor(network: Network) -> Predictor:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.eval().to(device)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from hsf_tune.modes import MODES
+
 PALETTE = (
     "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00", "#F0E442",
     "#44AA99", "#882255", "#DDCC77", "#332288", "#999933",
 )  # fmt: skip
-ARM_COLORS = {"encoder": "#0072B2", "decoder": "#D55E00", "full": "#009E73", "head": "#CC79A7"}
+ARM_COLORS = {**{name: mode.color for name, mode in MODES.items()}, "head": "#CC79A7"}
 INK, MUTED, FAINT = "#222222", "#767676", "#DDDDDD"
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from hsf_tune.config import Config, DatasetConfig, ModelsConfig
 from hsf_tune.finetuning.finished import best_weights, open_run
-from hsf_tune.finetuning.schedule import n_blocks
-from hsf_tune.model.arunet import Architecture
+from hsf_tune.model.network import Architecture
 from hsf_tune.model.weights import FROM_SCRATCH, BaseModel, load_base, random_base
+from hsf_tune.modes import n_blocks
 from hsf_tune.run_folder import RunFolder
 
 DEMO_BASE = Path(__file__).parents[1] / "model" / "demo_base.safetensors"
@@ -71,12 +71,13 @@ def describe_base(base: BaseModel) -> str:
 
 def blocks_of(base: BaseModel) -> dict[str, int]:
     """Mode -> number of blocks that it can open."""
-    return n_blocks(base.architecture.num_levels)
+    return n_blocks(base.architecture.halves)
 
 
 def asked_architecture(models: ModelsConfig) -> Architecture:
     """What the configuration says of a network that no checkpoint decides."""
     return Architecture(
+        modeltype=models.modeltype,
         in_channels=models.in_channels,
         out_channels=models.out_channels,
         f_maps=models.f_maps,

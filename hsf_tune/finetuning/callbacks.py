@@ -13,11 +13,11 @@ import pytorch_lightning as pl
 from hsf_tune.errors import Diverged
 from hsf_tune.files import replacing
 from hsf_tune.finetuning.module import FinetuningModule
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
 from hsf_tune.records import EpochEnded, Event, event_from_dict, event_to_dict
 from hsf_tune.run_folder import TrialFolder
 
-SaveWeights = Callable[[Path, ARUNet, int, float], str]
+SaveWeights = Callable[[Path, Network, int, float], str]
 
 
 class TrialReporter(pl.callbacks.Checkpoint):

@@ -17,9 +17,9 @@ from torch import Tensor
 from hsf_tune.config import Config, DatasetConfig
 from hsf_tune.data.cases import Case
 from hsf_tune.data.store import Store, StoredCase
-from hsf_tune.model.arunet import ARUNet
 from hsf_tune.model.losses import make_loss, project_prediction
 from hsf_tune.model.metrics import overlap_scores, surface_scores
+from hsf_tune.model.network import Network
 from hsf_tune.records import Score
 
 Loss = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -107,7 +107,7 @@ def score_case(
 
 @torch.inference_mode()
 def evaluate(
-    network: ARUNet,
+    network: Network,
     store: Store,
     cases: Sequence[Case],
     config: Config,

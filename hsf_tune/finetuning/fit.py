@@ -30,7 +30,7 @@ from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.finetuning.pictures import draw_curve, draw_overlay
 from hsf_tune.finetuning.placement import place
 from hsf_tune.finetuning.setting import Setting, TrialSpec, count_parameters, set_aside_damage
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
 from hsf_tune.records import Event, Note, Score, TrialEnded, event_to_dict, mean_dice
 from hsf_tune.run_folder import TrialFolder
 
@@ -183,7 +183,7 @@ def _score_base(setting: Setting) -> TrialEnded:
     )
 
 
-def _score(setting: Setting, network: ARUNet) -> tuple[list[Score], list[str]]:
+def _score(setting: Setting, network: Network) -> tuple[list[Score], list[str]]:
     """Scores of the validation cases, and the overlay of the middling one among them."""
     spec, predictions = setting.spec, {}
 

@@ -18,7 +18,7 @@ from hsf_tune.errors import Diverged
 from hsf_tune.finetuning.evaluate import case_losses, score_case
 from hsf_tune.finetuning.optimizer import clip_gradients, make_optimizer, set_groups
 from hsf_tune.finetuning.schedule import Plan
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
 from hsf_tune.records import Score, label_means, mean_dice
 
 
@@ -40,7 +40,7 @@ class FinetuningModule(pl.LightningModule):
 
     def __init__(
         self,
-        network: ARUNet,
+        network: Network,
         config: Config,
         plan: Plan,
         steps_per_epoch: int,
@@ -136,7 +136,7 @@ class FinetuningModule(pl.LightningModule):
 
 
 def trainable_groups(
-    network: ARUNet, config: Config, plan: Plan
+    network: Network, config: Config, plan: Plan
 ) -> list[tuple[str, torch.nn.Module]]:
     """(name, module) of the final convolution and of the blocks that open, in opening order."""
     blocks = list(network.blocks(config.finetuning.mode))[: plan.depth]

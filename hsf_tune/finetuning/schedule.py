@@ -18,11 +18,6 @@ from hsf_tune.errors import ConfigError
 WARMUP_SHARE = 0.1  # of the optimiser steps that a block has left when it opens
 
 
-def n_blocks(num_levels: int) -> dict[str, int]:
-    """How many blocks each mode can open in a network with that many levels."""
-    return {"encoder": num_levels, "decoder": num_levels - 1, "full": 2 * num_levels - 1}
-
-
 def resolve_depth(mode: str, depth: int, blocks: Mapping[str, int]) -> int:
     """Blocks opened beyond the final convolution, with -1 ("all") turned into their number.
 

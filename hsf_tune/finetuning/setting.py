@@ -23,7 +23,8 @@ from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.schedule import Plan, make_plan
 from hsf_tune.finetuning.strategy import describe, strategy_key
-from hsf_tune.model.arunet import ARUNet
+from hsf_tune.model.network import Network
+from hsf_tune.model.networks import new_network
 from hsf_tune.model.weights import BaseModel, build_network, save
 from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict
 from hsf_tune.run_folder import TrialFolder
@@ -79,7 +80,7 @@ class Setting:
             placement = replace(placement, precision=mark["precision"])
         return cls(config, spec, folder, placement, base, plan, store, cases)
 
-    def network(self) -> ARUNet:
+    def network(self) -> Network:
         return build_network(self.base, self.config.models.out_channels, seed=self.spec.seed)
 
     def validation_cases(self) -> list[Case]:
@@ -92,7 +93,7 @@ class Setting:
     def groups(self) -> list[tuple[str, torch.nn.Module]]:
         """What trains, in the order of opening: names and sizes, without the weights."""
         with torch.device("meta"):
-            network = ARUNet(network_architecture(self.base, self.config.models))
+            network = new_network(network_architecture(self.base, self.config.models))
         return trainable_groups(network, self.config, self.plan)
 
     def started(self) -> TrialStarted:
@@ -160,7 +161,7 @@ class Setting:
             len(d.labels_names) + 1 != channels for d in self.config.datasets.datasets.values()
         )
 
-    def save_weights(self, path: Path, network: ARUNet, epoch: int, dice: float) -> str:
+    def save_weights(self, path: Path, network: Network, epoch: int, dice: float) -> str:
         """Save weights with what is needed to use them; the path within the run."""
         named = [dict(d.labels_names) for d in self.config.datasets.datasets.values()]
         about: dict[str, Any] = {

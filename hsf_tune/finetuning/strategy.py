@@ -34,7 +34,7 @@ def canonical(
 
     Args:
         values: dotted keys to values; keys that are left out come from `config`.
-        blocks: mode -> number of blocks of the network, from `schedule.n_blocks`.
+        blocks: mode -> number of blocks of the network, from `modes.n_blocks`.
 
     Raises:
         ConfigError: more blocks than the network has.

@@ -1,4 +1,4 @@
-"""The network of HSF, an attention residual U-Net in 3D, and the order in which its blocks open.
+"""The network of HSF, an attention residual U-Net in 3D.
 
 Names and shapes of the weights are those of HSF's published checkpoints. Which blocks train at
 which epoch is decided in `finetuning/schedule.py`; weights come and go through `weights.py`.
@@ -6,68 +6,20 @@ which epoch is decided in `finetuning/schedule.py`; weights come and go through 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from hsf_tune.errors import ConfigError, ModelError, did_you_mean
 from hsf_tune.model.layers import Conv3d, SwitchNorm3d, being_exported
-
-MODES = ("encoder", "decoder", "full")
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What fixes every name and shape of an `ARUNet`'s weights.
-
-    Args:
-        in_channels: images per case, 1.
-        out_channels: classes, background included.
-        f_maps: channels of the first level; each level below has twice as many.
-        num_levels: encoders; there is one decoder fewer.
-        layer_order: "cgs", convolution, GELU, switchable normalisation.
-        use_attention: whether each decoder weighs what comes across from its encoder.
-    """
-
-    in_channels: int = 1
-    out_channels: int = 6
-    f_maps: int = 64
-    num_levels: int = 4
-    layer_order: str = "cgs"
-    use_attention: bool = True
-
-    def __post_init__(self) -> None:
-        if self.layer_order != "cgs":
-            raise ModelError(
-                f"models.layer_order is '{self.layer_order}'; only 'cgs' (convolution, GELU, "
-                "switchable normalisation) is supported, the order of all published HSF networks."
-            )
-        bounds = {
-            "in_channels": (1, 16), "out_channels": (2, 256), "f_maps": (1, 512),
-            "num_levels": (1, 8),
-        }  # fmt: skip
-        for key, (least, most) in bounds.items():
-            value = getattr(self, key)
-            if not least <= value <= most:
-                words = f"at least {least}" if value < least else f"at most {most}"
-                raise ModelError(f"models.{key} is {value}; it must be {words}.")
-
-    @property
-    def multiple_of(self) -> int:
-        """What each side of an input should be a multiple of, in voxels: 8 for 4 levels."""
-        return int(2 ** (self.num_levels - 1))
+from hsf_tune.model.network import Architecture, Network
 
 
-class ARUNet(nn.Module):
+class ARUNet(Network):
     """Attention residual U-Net: (B, 1, X, Y, Z) z-normalised MRI -> (B, C, X, Y, Z) logits.
-
-    Attributes:
-        architecture: what it was built from.
-        checkpointing: keep only each block's input for the backward pass and compute the block
-            again there: about a third more time for a fraction of the memory, and the same numbers.
 
     Source: Lee et al. 2017, doi:10.48550/arXiv.1706.00120 (residual U-Net); Oktay et al. 2018,
     doi:10.48550/arXiv.1804.03999 (attention gates); Poiret et al. 2023,
@@ -75,9 +27,7 @@ class ARUNet(nn.Module):
     """
 
     def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.checkpointing = False
+        super().__init__(architecture)
         widths = [architecture.f_maps * 2**level for level in range(architecture.num_levels)]
         self.encoders = nn.ModuleList(
             Encoder(below, width, pooling=level > 0)
@@ -101,33 +51,19 @@ class ARUNet(nn.Module):
         logits: Tensor = self.final_conv(x)
         return logits
 
-    def probabilities(self, x: Tensor) -> Tensor:
-        """(B, C, X, Y, Z) class probabilities in float32, summing to 1 over C."""
-        return self(x).float().softmax(dim=1)
-
-    def blocks(self, mode: str) -> tuple[tuple[str, nn.Module], ...]:
-        """Name and module of each block in the order in which `mode` opens them.
-
-        `encoder` goes from the input inwards, `decoder` from the output inwards, `full` from the
-        output through both halves to the input. The final convolution is no block: it always
-        trains.
-        """
-        encoders = [(f"encoders.{i}", block) for i, block in enumerate(self.encoders)]
-        decoders = [(f"decoders.{i}", block) for i, block in enumerate(self.decoders)]
-        if mode == "encoder":
-            return tuple(encoders)
-        if mode == "decoder":
-            return tuple(reversed(decoders))
-        if mode == "full":
-            return (*reversed(decoders), *reversed(encoders))
-        raise ConfigError(
-            f"finetuning.mode is '{mode}', which names no part of the network."
-            + did_you_mean(mode, MODES)
+    @staticmethod
+    def recognised(weights: Mapping[str, Tensor]) -> Architecture | None:
+        first, last = "encoders.0.basic_module.conv1.conv.weight", "final_conv.weight"
+        if any(key not in weights or weights[key].dim() != 5 for key in (first, last)):
+            return None
+        levels = {hit[1] for key in weights if (hit := re.match(r"encoders\.(\d+)\.", key))}
+        return Architecture(
+            in_channels=weights[first].shape[1],
+            out_channels=weights[last].shape[0],
+            f_maps=weights[first].shape[0],
+            num_levels=len(levels),
+            use_attention=any(".attention." in key for key in weights),
         )
-
-    def n_blocks(self, mode: str) -> int:
-        """Blocks that `mode` can open: 4, 3 and 7 in the published network."""
-        return len(self.blocks(mode))
 
     def _run(self, block: nn.Module, *inputs: Tensor) -> Tensor:
         if self.checkpointing and torch.is_grad_enabled() and not being_exported():

@@ -23,8 +23,9 @@ from torch import Tensor
 
 from hsf_tune.errors import ModelError, did_you_mean, printable
 from hsf_tune.files import replacing
-from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.formats import read_weights
+from hsf_tune.model.network import Architecture, Network
+from hsf_tune.model.networks import infer_architecture, new_network
 from hsf_tune.model.published import PUBLISHED, fetch, file_checksum, verify
 
 FROM_SCRATCH = "none"  # in place of a checkpoint: random weights
@@ -96,30 +97,7 @@ def random_base(architecture: Architecture) -> BaseModel:
     return BaseModel("random weights", FROM_SCRATCH, digest, architecture, {})
 
 
-def infer_architecture(state_dict: Mapping[str, Tensor]) -> Architecture:
-    """The architecture whose weights have these names and shapes.
-
-    Raises:
-        ModelError: the first or the last convolution is missing, so that there is nothing to go by.
-    """
-    first, last = "encoders.0.basic_module.conv1.conv.weight", "final_conv.weight"
-    for key in (first, last):
-        if key not in state_dict or state_dict[key].dim() != 5:
-            raise ModelError(
-                f"The base model has no 3D convolution {key}, so it is no ARUNet. It holds "
-                f"{', '.join(sorted(state_dict)[:3])} ..."
-            )
-    levels = {hit[1] for key in state_dict if (hit := re.match(r"encoders\.(\d+)\.", key))}
-    return Architecture(
-        in_channels=state_dict[first].shape[1],
-        out_channels=state_dict[last].shape[0],
-        f_maps=state_dict[first].shape[0],
-        num_levels=len(levels),
-        use_attention=any(".attention." in key for key in state_dict),
-    )
-
-
-def build_network(base: BaseModel, out_channels: int, *, seed: int = 0) -> ARUNet:
+def build_network(base: BaseModel, out_channels: int, *, seed: int = 0) -> Network:
     """A network with the base's weights, on the CPU, in training mode.
 
     Args:
@@ -133,19 +111,19 @@ def build_network(base: BaseModel, out_channels: int, *, seed: int = 0) -> ARUNe
     if not base.state_dict:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return ARUNet(architecture)
+            return new_network(architecture)
     weights = {key: value.clone() for key, value in base.state_dict.items()}
     if out_channels != base.architecture.out_channels:
         weights |= _new_final_conv(architecture, seed)
     _require_match(f"Base model {base.name}", weights, architecture)
     with torch.device("meta"):
-        network = ARUNet(architecture)
+        network = new_network(architecture)
     network.load_state_dict(weights, assign=True)
     return network
 
 
 def save(
-    path: Path, weights: ARUNet | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None
+    path: Path, weights: Network | Mapping[str, Tensor], metadata: Mapping[str, Any] | None = None
 ) -> None:
     """Write weights as safetensors: whole under its name, or not at all.
 
@@ -159,7 +137,7 @@ def save(
     Raises:
         OSError: it can't be written, for example as the disk is full.
     """
-    tensors = weights.state_dict() if isinstance(weights, ARUNet) else weights
+    tensors = weights.state_dict() if isinstance(weights, Network) else weights
     notes = {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in (metadata or {}).items()
@@ -213,7 +191,7 @@ def _locate(source: str, checksum: str | None, cache_dir: Path | None) -> Path:
 def _require_match(what: str, weights: Mapping[str, Tensor], architecture: Architecture) -> None:
     """Refuse weights that differ from the architecture's in any name or shape."""
     with torch.device("meta"):
-        expected = {k: tuple(v.shape) for k, v in ARUNet(architecture).state_dict().items()}
+        expected = {k: tuple(v.shape) for k, v in new_network(architecture).state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
     differences = [
         *(f"{key} is missing" for key in expected if key not in found),

@@ -12,8 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
+from hsf_tune.model.network import Architecture
+from hsf_tune.modes import n_blocks
 from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, TrialRecord
 from hsf_tune.stored_run import StoredRun, read_stored
 from hsf_tune.verdict.claims import Verdict
@@ -111,7 +112,7 @@ class Run(StoredRun):
         for trial in self.trials:
             if trial.started.arm == DEFAULT:
                 return trial.started.strategy
-        depth = n_blocks(self.config.models.num_levels)["decoder"]
+        depth = n_blocks(Architecture(num_levels=self.config.models.num_levels).halves)["decoder"]
         wanted = {**DOCUMENTED_DEFAULT, DEPTH: depth}.items()
         return next((t.started.strategy for t in self.trials if _holds(t, wanted)), None)
 

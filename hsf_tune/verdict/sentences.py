@@ -5,6 +5,7 @@ Numbers come ready; nothing is decided here.
 
 from __future__ import annotations
 
+from hsf_tune.modes import MODES
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.claims import Difference, Verdict
 
@@ -13,9 +14,7 @@ NOT_CONFIRMED = (
     " better is not known."
 )
 _NAMES = {
-    "encoder": "the encoder",
-    "decoder": "the decoder",
-    "full": "the whole network",
+    **{name: mode.phrase for name, mode in MODES.items()},
     "head": "the final convolution alone",
     DEFAULT: "the documented default",
     BASE: "the unchanged base model",

@@ -6,9 +6,10 @@ import pytest
 
 from hsf_tune.config import FinetuningConfig, LightningConfig
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.schedule import Plan, make_plan, n_blocks, resolve_max_epochs
+from hsf_tune.finetuning.schedule import Plan, make_plan, resolve_max_epochs
+from hsf_tune.modes import Halves, n_blocks
 
-BLOCKS = n_blocks(4)
+BLOCKS = n_blocks(Halves(tuple("abcd"), tuple("efg")))
 ALL_PLANS = [
     (mode, depth, frequency)
     for mode, n in BLOCKS.items()

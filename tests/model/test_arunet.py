@@ -6,6 +6,7 @@ import torch
 
 from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.model.arunet import Architecture, ARUNet
+from hsf_tune.modes import n_blocks
 
 TINY = Architecture(f_maps=2)
 NETWORKS = json.loads((Path(__file__).parent / "fixtures" / "networks.json").read_text())
@@ -118,7 +119,7 @@ def test_blocks_come_in_the_order_of_their_opening(mode, names):
     network = ARUNet(TINY)
     assert [name for name, _ in network.blocks(mode)] == names
     assert all(block is network.get_submodule(name) for name, block in network.blocks(mode))
-    assert network.n_blocks(mode) == len(names)
+    assert n_blocks(network.architecture.halves)[mode] == len(names)
 
 
 def test_blocks_and_final_convolution_hold_every_weight_once():

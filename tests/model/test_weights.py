@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 
 from hsf_tune.errors import ModelError
 from hsf_tune.model.arunet import Architecture
-from hsf_tune.model.weights import BaseModel, build_network, infer_architecture, load_base, save
+from hsf_tune.model.networks import infer_architecture
+from hsf_tune.model.weights import BaseModel, build_network, load_base, save
 
 SMALL = Architecture(f_maps=4)
 
