@@ -66,7 +66,7 @@ def _bars(rows: Mapping[Setting, Rates], slack: float) -> Iterator[Bar]:
         setting = Setting(20, fold=fold, effect=0.02)
         if setting in rows:
             found = rows[setting][f"{claim} superior"]
-            yield Bar(f"{claim}: power", bar - slack, found, _words(setting), at_most=False)
+            yield Bar(f"{claim}: power", bar - slack, found, str(setting), at_most=False)
 
 
 def broken(rows: Mapping[Setting, Rates], slack: float = 0.0) -> list[Bar]:
@@ -88,21 +88,5 @@ def mean(values: Iterable[float]) -> float:
 
 
 def _worst(rate: Mapping[Setting, float] | Mapping[str, float]) -> tuple[float, str]:
-    where, value = max(rate.items(), key=lambda item: item[1])
-    return value, where if isinstance(where, str) else _words(where)
-
-
-def _words(s: Setting) -> str:
-    parts = [
-        f"n {s.n}",
-        f"SD {s.sd:g}",
-        f"spread {s.spread:g}",
-        f"fold {s.fold:g}",
-        f"true {s.effect:g}",
-    ]
-    parts += [
-        v
-        for v, usual in ((s.landscape, "alike"), (s.people, "normal"), (s.design, "shipped"))
-        if v != usual
-    ]
-    return ", ".join(parts + ([f"base +{s.base:g}"] if s.base is not None else []))
+    value, where = max((value, str(where)) for where, value in rate.items())
+    return value, where

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.random import Generator
 from scipy.special import ndtr, ndtri
 
 from hsf_tune.verdict.difference import Floats
@@ -18,6 +19,7 @@ from hsf_tune.verdict.difference import Floats
 if TYPE_CHECKING:
     from benchmarks.verdict.searches import Design, Setting
 
+Proposer = Callable[["Setting", "Design", Floats, Generator], Floats]
 STARTUP, CANDIDATES = 4, 24
 DEFAULT_AT = (1 / 3, 1.0)  # 1e-3 in a range of 1e-4 to 1e-1; all blocks
 
@@ -42,37 +44,34 @@ def _unit(landscape: Callable[[Floats], Floats]) -> Callable[[Floats], Floats]:
     return lambda x: (landscape(x) - mean) / sd
 
 
-def alike(setting: Setting, design: Design, seen: Floats, searches: int, rng):
-    truth = rng.normal(0.0, setting.spread, (searches, 2, design.strategies))
-    return truth, truth[..., None] + seen
+def alike(setting: Setting, design: Design, seen: Floats, rng: Generator) -> Floats:
+    """(searches, 2, strategies) true Dice of strategies drawn independently."""
+    return rng.normal(0.0, setting.spread, (len(seen), 2, design.strategies))
 
 
-def _guided(*landscapes: Callable[[Floats], Floats]):
-    worth = [_unit(one) for one in landscapes]
+def _guided(*landscapes: Callable[[Floats], Floats]) -> Proposer:
+    worth = [_unit(landscape) for landscape in landscapes]
 
-    def propose(setting: Setting, design: Design, seen: Floats, searches: int, rng):
-        x = np.empty((searches, 2, design.strategies, 2))
-        x[:, :, :STARTUP] = rng.random((searches, 2, min(STARTUP, design.strategies), 2))
+    def propose(setting: Setting, design: Design, seen: Floats, rng: Generator) -> Floats:
+        """The same, each strategy proposed from how those before it did on the first fold."""
+        searches, n = len(seen), design.strategies
+        x = np.empty((searches, 2, n, 2))
+        x[:, :, :STARTUP] = rng.random((searches, 2, min(STARTUP, n), 2))
         x[:, 1, 0] = DEFAULT_AT
-        truth = np.empty((searches, 2, design.strategies))
-
-        def evaluate(t):
+        truth = np.empty((searches, 2, n))
+        for t in range(n):
+            if t >= STARTUP:
+                told = truth[:, :, :t] + seen[:, :, :t, 0]
+                points = x[:, :, :t].reshape(2 * searches, t, 2)
+                x[:, :, t] = tpe(points, told.reshape(2 * searches, t), rng).reshape(searches, 2, 2)
             for arm in range(2):
                 truth[:, arm, t] = setting.spread * worth[arm](x[:, arm, t])
-
-        for t in range(design.strategies):
-            if t >= STARTUP:
-                told = (truth[:, :, :t] + seen[:, :, :t, 0]).reshape(2 * searches, t)
-                x[:, :, t] = tpe(x[:, :, :t].reshape(2 * searches, t, 2), told, rng).reshape(
-                    searches, 2, 2
-                )
-            evaluate(t)
-        return truth, truth[..., None] + seen
+        return truth
 
     return propose
 
 
-def tpe(x: Floats, told: Floats, rng: np.random.Generator) -> Floats:
+def tpe(x: Floats, told: Floats, rng: Generator) -> Floats:
     """(searches, dimensions) next points in [0, 1], from (searches, t, dimensions) points and
     (searches, t) scores."""
     t = told.shape[1]
@@ -90,7 +89,7 @@ def tpe(x: Floats, told: Floats, rng: np.random.Generator) -> Floats:
 
 def _parzen(points: Floats) -> tuple[Floats, Floats]:
     """Means and widths (searches, kernels) of truncated normals, the prior's the last."""
-    many, k = points.shape
+    many = len(points)
     mu = np.concatenate([points, np.full((many, 1), 0.5)], axis=1)
     order = np.argsort(mu, axis=1)
     padded = np.concatenate(
@@ -105,7 +104,7 @@ def _parzen(points: Floats) -> tuple[Floats, Floats]:
     return mu, sigma
 
 
-def _sample(mu: Floats, sigma: Floats, rng: np.random.Generator) -> Floats:
+def _sample(mu: Floats, sigma: Floats, rng: Generator) -> Floats:
     which = rng.integers(mu.shape[1], size=(len(mu), CANDIDATES))
     m, s = np.take_along_axis(mu, which, 1), np.take_along_axis(sigma, which, 1)
     low, high = ndtr(-m / s), ndtr((1 - m) / s)
@@ -120,4 +119,8 @@ def _log_density(at: Floats, mu: Floats, sigma: Floats) -> Floats:
     )
 
 
-PROPOSERS = {"alike": alike, "slope": _guided(slope, slope), "uneven": _guided(slope, peak)}
+PROPOSERS: dict[str, Proposer] = {
+    "alike": alike,
+    "slope": _guided(slope, slope),
+    "uneven": _guided(slope, peak),
+}

@@ -68,6 +68,13 @@ class Setting:
     people: str = "normal"
     base: float | None = None
 
+    def __str__(self) -> str:
+        parts = [f"n {self.n}", f"SD {self.sd:g}", f"spread {self.spread:g}"]
+        parts += [f"fold {self.fold:g}", f"true {self.effect:g}"]
+        unusual = {self.landscape, self.people, self.design} - {"alike", "normal", "shipped"}
+        parts += [*sorted(unusual), *([] if self.base is None else [f"base +{self.base:g}"])]
+        return ", ".join(parts)
+
 
 @dataclass(frozen=True)
 class Searches:
@@ -98,7 +105,8 @@ def draw(setting: Setting, searches: int, rng: np.random.Generator) -> Searches:
     """Draw the truth, run the exploration's race, draw the confirmation."""
     design = DESIGNS[setting.design]
     people = _People(setting, design, searches, rng)
-    truth, explored = PROPOSERS[setting.landscape](setting, design, people.seen, searches, rng)
+    truth = PROPOSERS[setting.landscape](setting, design, people.seen, rng)
+    explored = truth[..., None] + people.seen
     chosen = _race(explored, design)  # (searches, 2, finalists)
     finalists = np.take_along_axis(truth, chosen, axis=2)
     shift = setting.effect

@@ -21,12 +21,14 @@ from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, RECORDS, Note, Records, TrialRecord
 from hsf_tune.verdict.claims import Verdict
+from hsf_tune.verdict.coverage import Scope, ranges_of
 from hsf_tune.verdict.judge import judge
 from hsf_tune.verdict.scores import (
     Confirmation,
     Explored,
     gather,
     gather_exploration,
+    gather_tried,
     subjects_of_fold_1,
 )
 
@@ -41,6 +43,7 @@ class Run:
     Attributes:
         config: as it was resolved at the start.
         dataset: `dataset.json`; {} where it is missing.
+        space: `space.yaml`; {} where there is none.
         arms: in the order of the search space.
         command: as the user typed it; "" where unknown.
     """
@@ -49,6 +52,7 @@ class Run:
     records: Records
     config: Config
     dataset: Mapping[str, Any]
+    space: Mapping[str, Any]
     arms: tuple[str, ...]
     command: str
 
@@ -95,7 +99,8 @@ class Run:
     def verdict(self) -> Verdict:
         fold_1 = subjects_of_fold_1(self.trials)
         margins = self.config.verdict
-        found = judge(self.confirmation, self.explored, self.arms, margins, fold_1)
+        scope = Scope(ranges_of(self.space), gather_tried(self.trials))
+        found = judge(self.confirmation, self.explored, self.arms, margins, fold_1, scope)
         own = (*self._reservations(), *self._other_opening(found.recommendation.strategy))
         return replace(found, warnings=(*found.warnings, *own))
 
@@ -182,12 +187,14 @@ def read_run(folder: Path | str) -> Run:
         )
     text = (folder / "config.yaml").read_text(encoding="utf-8")
     records = Records(folder)
+    space = _read_space(folder / "space.yaml")
     return Run(
         folder=folder,
         records=records,
         config=config_from_dict(yaml.safe_load(text)),
         dataset=_read_json(folder / "dataset.json"),
-        arms=_arms(folder / "space.yaml", records),
+        space=space,
+        arms=_arms(space, records),
         command=_command(text),
     )
 
@@ -197,12 +204,15 @@ def _holds(trial: TrialRecord, wanted: Any) -> bool:
     return all(key in strategy and strategy[key] == value for key, value in wanted)
 
 
-def _arms(path: Path, records: Records) -> tuple[str, ...]:
+def _read_space(path: Path) -> Mapping[str, Any]:
+    space = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return space if isinstance(space, dict) and isinstance(space.get("arms"), dict) else {}
+
+
+def _arms(space: Mapping[str, Any], records: Records) -> tuple[str, ...]:
     """The space's arms in its order; those seen in the records where there is no space."""
-    if path.exists():
-        space = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if isinstance(space.get("arms"), Mapping):
-            return tuple(space["arms"])
+    if space:
+        return tuple(space["arms"])
     seen: Sequence[str] = [
         t.started.arm for t in records.trials.values() if t.started.phase in ("explore", "confirm")
     ]
