@@ -10,6 +10,7 @@ most to gain from luck; guided ones vary less (simulated, docs/statistics.md).
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +18,8 @@ from numpy.typing import NDArray
 from hsf_tune.verdict.difference import Floats, Part, mean_over_seeds
 
 FEWEST_TRIED = 4  # strategies; fewer have no better half to speak of
-_DRAWS = 20_000
+MOST_HALVED = 10  # folds; of more not all halves are looked at
+_DRAWS, _WAYS = 20_000, 252
 
 
 def search_luck(tried: Floats, finalists: int) -> Part | None:
@@ -55,7 +57,8 @@ def _calibrated(tried: int, finalists: int) -> tuple[float, float]:
 def flattery(pool: Floats, folds: NDArray[np.int64]) -> float:
     """By how much its own scores flatter the best of a pool, estimated.
 
-    Its mean, less the mean over folds of what is best on all other folds. 0 with one strategy.
+    Its mean, less what the best on half of the folds scores on the other half, on average over
+    the ways to halve them. 0 with one strategy or one fold.
 
     Args:
         pool: (strategies, subjects, seeds) Dice; subjects that one of them lacks are left out.
@@ -66,7 +69,22 @@ def flattery(pool: Floats, folds: NDArray[np.int64]) -> float:
     rows, inside = rows[:, scored], folds[scored] == np.unique(folds[scored])[:, None]
     if len(rows) < 2 or len(inside) < 2:
         return 0.0
+    halves, sizes = _halves(len(inside)), inside.sum(axis=1)
     sums = rows @ inside.T  # (strategies, folds)
-    elsewhere = (rows.sum(axis=1)[:, None] - sums) / (~inside).sum(axis=1)
-    picked = sums[elsewhere.argmax(axis=0), np.arange(len(inside))].sum() / rows.shape[1]
-    return max(0.0, float(rows.mean(axis=1).max() - picked))
+    here, there = (sums @ h.T / (h @ sizes) for h in (halves, 1 - halves))
+    picked = there[here.argmax(axis=0), np.arange(len(halves))]
+    return max(0.0, float(rows.mean(axis=1).max() - picked.mean()))
+
+
+@lru_cache
+def _halves(n: int) -> NDArray[np.int64]:
+    """(ways, n) of 0 and 1: the larger half of n folds in all ways, up to ten folds; else drawn."""
+    size = (n + 1) // 2
+    if n <= MOST_HALVED:
+        chosen = np.array(list(combinations(range(n), size)))
+    else:
+        rng = np.random.default_rng(0)
+        chosen = np.array([rng.permutation(n)[:size] for _ in range(_WAYS)])
+    halves = np.zeros((len(chosen), n), dtype=np.int64)
+    np.put_along_axis(halves, chosen, 1, axis=1)
+    return halves

@@ -34,18 +34,19 @@ def test_a_pick_among_equals_is_flattered_as_much_as_is_estimated():
     pools = rng.normal(0.8, 0.02, (600, 6, 20, 1))
     flattered = (pools.mean(axis=(2, 3)).max(axis=1) - 0.8).mean()
     said = np.mean([flattery(pool, folds) for pool in pools])
-    assert said == pytest.approx(flattered, rel=0.3)
+    assert said == pytest.approx(flattered, rel=0.15)
     assert flattery(pools[0][:1], folds) == 0.0
 
 
 def test_a_clear_best_is_not_flattered():
-    """It is picked whichever fold is left out."""
-    pool = np.array([0.9, 0.8, 0.7])[:, None, None] + np.linspace(0, 0.01, 10)[None, :, None]
-    assert flattery(pool, np.arange(10)) == pytest.approx(0.0)
+    """It is picked on whichever half of the folds; also of more folds than are halved in all ways."""
+    for n in (9, 10, 24):
+        pool = np.array([0.9, 0.8, 0.7])[:, None, None] + np.linspace(0, 0.01, n)[None, :, None]
+        assert flattery(pool, np.arange(n)) < 0.001
 
 
 def test_a_pick_is_judged_on_the_subjects_that_all_have():
-    """By hand: A .9 .7, B .8 .8 on two folds; the third subject lacks B. Both score .8; picked
-    on the other fold each time, B then A: (.8 + .7) / 2, that is .05 less."""
+    """By hand: A .9 .7, B .8 .8 on two folds; the third subject lacks B. Both score .8. A, the
+    best on the first, scores .7 on the second; B, the best there, .8: on average .05 less."""
     pool = np.array([[0.9, 0.7, 0.1], [0.8, 0.8, np.nan]])[..., None]
     assert flattery(pool, np.array([1, 2, 3])) == pytest.approx(0.05)
