@@ -198,8 +198,8 @@ class SearchConfig:
     n_startup_trials: Count = 4  # random strategies of an arm before TPE guides
     pruner: Literal["none", "median"] = "none"
     confirm: bool = True
-    confirm_folds: Annotated[int, Field(ge=2)] = 5
-    confirm_seeds: Count = 2
+    confirm_folds: Annotated[int, Field(ge=2)] = 10
+    confirm_seeds: Count = 1
     test_share: Annotated[float, Field(ge=0, lt=1)] = 0.2  # locked test set, from 60 subjects on
     time_budget_s: Positive | None = None
     max_concurrent: Count | None = None

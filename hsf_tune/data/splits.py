@@ -20,7 +20,6 @@ from hsf_tune.data.parts import Parts, explicit_parts
 from hsf_tune.errors import DataError
 
 SMALLEST_TEST_SET = 12  # subjects; fewer cost labels and say nothing (14: ±0.035 Dice)
-LEAVE_ONE_OUT_BELOW = 8  # subjects; confirmation folds then hold one each
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ def make_splits(
     A test set is what the user named as such, else a `search.test_share` of the subjects
     where that is at least 12 of them, else none. The others form `search.folds`
     exploration folds and, drawn anew, `search.confirm_folds` confirmation folds
-    (leave-one-out below 8 subjects), balanced over datasets.
+    (leave-one-out where there are fewer subjects), balanced over datasets.
 
     Raises:
         DataError: fewer than two subjects are left, `train_on_all` is set, or the
@@ -142,8 +141,7 @@ def make_splits(
             f"{folds} exploration folds instead of {search.folds} (search.folds): there are"
             f" only {len(subjects)} subjects."
         )
-    lone = len(subjects) < LEAVE_ONE_OUT_BELOW
-    confirm = len(subjects) if lone else min(search.confirm_folds, len(subjects))
+    confirm = min(search.confirm_folds, len(subjects))
     explored = _folds("explore", subjects, folds, seed)
     return Splits(
         test=test,

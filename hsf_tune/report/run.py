@@ -15,15 +15,17 @@ from typing import Any
 from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.model.network import Architecture
 from hsf_tune.modes import n_blocks
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, Records, TrialRecord
 from hsf_tune.stored_run import StoredRun, read_stored
 from hsf_tune.verdict.claims import Verdict
+from hsf_tune.verdict.coverage import Scope, ranges_of
 from hsf_tune.verdict.judge import judge
 from hsf_tune.verdict.scores import (
     Confirmation,
     Explored,
     gather,
     gather_exploration,
+    gather_tried,
     subjects_of_fold_1,
 )
 
@@ -35,9 +37,11 @@ class Run(StoredRun):
     """A run's folder, read for its report.
 
     Attributes:
+        space: `space.yaml`; {} where there is none.
         arms: in the order of the search space.
     """
 
+    space: Mapping[str, Any]
     arms: tuple[str, ...]
 
     @property
@@ -79,7 +83,8 @@ class Run(StoredRun):
     def verdict(self) -> Verdict:
         fold_1 = subjects_of_fold_1(self.trials)
         margins = self.config.verdict
-        found = judge(self.confirmation, self.explored, self.arms, margins, fold_1)
+        scope = Scope(ranges_of(self.space), gather_tried(self.trials))
+        found = judge(self.confirmation, self.explored, self.arms, margins, fold_1, scope)
         own = (*self._reservations(), *self._other_opening(found.recommendation.strategy))
         return replace(found, warnings=(*found.warnings, *own))
 
@@ -156,7 +161,9 @@ def read_run(folder: Path | str) -> Run:
         HsfTuneError: there is no run in it.
     """
     stored = read_stored(folder)
-    return Run(**vars(stored), arms=_arms(stored))
+    space = stored.files.read_space()
+    space = space if isinstance(space.get("arms"), Mapping) else {}
+    return Run(**vars(stored), space=space, arms=_arms(space, stored.records))
 
 
 def _holds(trial: TrialRecord, wanted: Any) -> bool:
@@ -164,11 +171,10 @@ def _holds(trial: TrialRecord, wanted: Any) -> bool:
     return all(key in strategy and strategy[key] == value for key, value in wanted)
 
 
-def _arms(run: StoredRun) -> tuple[str, ...]:
+def _arms(space: Mapping[str, Any], records: Records) -> tuple[str, ...]:
     """The space's arms in its order; those seen in the records where there is no space."""
-    arms = run.files.read_space().get("arms")
-    if isinstance(arms, Mapping):
-        return tuple(arms)
-    started = [t.started for t in run.records.trials.values()]
+    if space:
+        return tuple(space["arms"])
+    started = [t.started for t in records.trials.values()]
     seen: Sequence[str] = [s.arm for s in started if s.phase in ("explore", "confirm")]
     return tuple(arm for arm in dict.fromkeys(seen) if arm and arm not in (BASE, DEFAULT))

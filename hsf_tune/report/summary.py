@@ -18,7 +18,7 @@ from hsf_tune.records import BASE, DEFAULT, TrialRecord, mean_dice
 from hsf_tune.report.run import Run
 from hsf_tune.verdict.claims import Level
 from hsf_tune.verdict.difference import estimate
-from hsf_tune.verdict.plain import level_fields, verdict_fields
+from hsf_tune.verdict.plain import label_fields, level_fields, verdict_fields
 from hsf_tune.verdict.scores import Confirmation, Explored
 
 
@@ -38,8 +38,7 @@ def summarise(run: Run) -> dict[str, Any]:
         "baselines": {BASE: _baseline(run, {}, BASE), DEFAULT: _documented(run)},
         "test": _test_fields(run.tested),
         "labels": {
-            name: {label: _finite(value) for label, value in level.labels.items()}
-            for name, level in {**found.arms, **found.baselines}.items()
+            name: label_fields(level) for name, level in {**found.arms, **found.baselines}.items()
         },
         **decided,
         "run": _run_fields(run),
@@ -148,7 +147,7 @@ def _test_fields(tested: Confirmation) -> dict[str, Any] | None:
 def level_of(dice: Any, scored: Confirmation) -> Level:
     """Mean and interval of one strategy over subjects."""
     cells = np.asarray(dice)[None]
-    found = estimate(cells, np.zeros_like(cells), scored.folds, arm_claim=False)
+    found = estimate(cells, np.zeros_like(cells), scored.folds)
     return Level(found.mean, found.interval(0.95), found.n_subjects)
 
 

@@ -2,7 +2,7 @@
 
 Exploration is a race over folds. Each arm tries its strategies on fold 1, the best go
 on to fold 2, the best of those to the next folds. Then the finalists of all arms, the
-documented default and the unchanged base are confirmed on new folds with several seeds.
+documented default and the unchanged base are confirmed on new folds.
 
 Two rules keep every worker busy without making the outcome depend on who finishes
 first. A strategy goes on to the next fold as soon as it is certain to be among the

@@ -6,7 +6,6 @@ The margins are in Dice and come from the configuration's `verdict` group.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -74,9 +73,9 @@ def holm(found: Sequence[Estimate], margins: VerdictConfig) -> list[Status]:
 def subjects_needed(found: Estimate, margins: VerdictConfig) -> SubjectsNeeded | None:
     """The numbers of subjects that would decide, were the true difference near this one.
 
-    The subjects' part of the error shrinks with their number; what seeds and the luck of
-    the search add does not. The range spans true differences between the quartiles of the
-    estimate (mean +- 0.67 standard errors).
+    The subjects' part of the error shrinks with their number; what trainings of as many folds
+    and the luck of the search add does not. The range spans true differences between the
+    quartiles of the estimate (mean +- 0.67 standard errors).
 
     Returns:
         None: not reachable, with any number up to 500 and any of these differences.
@@ -84,8 +83,7 @@ def subjects_needed(found: Estimate, margins: VerdictConfig) -> SubjectsNeeded |
     if found.n_subjects < 2:
         return None
     spread = QUARTILE * found.se
-    means = np.linspace(found.mean - spread, found.mean + spread, 9)
-    needed = [_fewest(replace(found, mean=float(mean)), margins) for mean in means]
+    needed = _fewest(found, np.linspace(found.mean - spread, found.mean + spread, 9), margins)
     reachable = [n for n in needed if n is not None]
     if not reachable:
         return None
@@ -94,14 +92,19 @@ def subjects_needed(found: Estimate, margins: VerdictConfig) -> SubjectsNeeded |
     return SubjectsNeeded(max(floor, min(reachable)), high)
 
 
-def _fewest(found: Estimate, margins: VerdictConfig) -> int | None:
-    """Fewest subjects at which exactly this mean is superior or equivalent."""
+def _fewest(
+    found: Estimate, means: NDArray[np.float64], margins: VerdictConfig
+) -> list[int | None]:
+    """Fewest subjects at which exactly such a mean is superior or equivalent, for each of them."""
     n = np.arange(FEWEST_SUBJECTS, MOST_SUBJECTS + 1)
-    shrinking = (found.from_subjects + found.finalists_noise) * found.n_subjects
-    lasting = found.from_seeds + found.from_finalists - found.finalists_noise
-    se: NDArray[np.float64] = np.sqrt(shrinking / n + lasting)
-    size = abs(found.mean)
-    superior = size - stdtrit(n - 1, 0.975) * se > margins.superior
-    equivalent = size + stdtrit(n - 1, 0.95) * se < margins.equivalent
-    decided = np.flatnonzero(superior | equivalent)
-    return int(n[decided[0]]) if len(decided) else None
+    sampling, lasting = found.sampling, found.lasting
+    variance = (sampling.variance - lasting) * found.n_subjects / n + lasting
+    squares = variance**2 / (n - 1.0 if sampling.df == found.n_subjects - 1 else sampling.df)
+    for part in found.extra:
+        variance = variance + part.variance
+        squares = squares + part.variance**2 / part.df
+    df = np.divide(variance**2, squares, out=n - 1.0, where=squares > 0)
+    size, se = np.abs(means)[:, None], np.sqrt(variance)
+    decided = size - stdtrit(df, 0.975) * se > margins.superior
+    decided |= size + stdtrit(df, 0.95) * se < margins.equivalent
+    return [int(n[row.argmax()]) if row.any() else None for row in decided]

@@ -6,18 +6,29 @@ import math
 from typing import Any
 
 from hsf_tune.verdict.claims import Difference, Level, Verdict
+from hsf_tune.verdict.coverage import ArmChecks
 
 
 def verdict_fields(found: Verdict) -> dict[str, Any]:
     """The fields of `report.json` that the verdict decides; nan becomes None."""
     chosen = found.recommendation
     return {
-        "verdict": {"status": found.status, "arm": found.arm, "sentence": found.sentence},
+        "verdict": {
+            "status": found.status,
+            "claim": found.claim,
+            "arm": found.arm,
+            "sentence": found.sentence,
+        },
         "recommendation": {
             "strategy": dict(chosen.strategy),
             "arm": chosen.arm,
             "reason": chosen.reason,
+            **level_fields(chosen.level),
+            "labels": label_fields(chosen.level),
+            "candidates": chosen.candidates,
+            "flattered_by": chosen.flattered_by,
         },
+        "checks": {arm: _checks(c) for arm, c in found.checks.items()},
         "differences": [_difference(d) for d in found.differences],
         "without_exploration_fold_1": [_difference(d) for d in found.without_fold_1],
         "label_flags": [
@@ -39,6 +50,24 @@ def level_fields(level: Level | None) -> dict[str, Any]:
     }
 
 
+def label_fields(level: Level | None) -> dict[str, float | None]:
+    """Label -> confirmed Dice."""
+    return {} if level is None else {name: _number(v) for name, v in level.labels.items()}
+
+
+def _checks(found: ArmChecks) -> dict[str, Any]:
+    return {
+        "tried": found.tried,
+        "ranges": {key: list(span) for key, span in found.ranges.items()},
+        "overlap": dict(found.overlap),
+        "at_edge": [
+            {"key": e.key, "value": e.value, "range": list(e.range)} for e in found.at_edge
+        ],
+        "finalists": found.finalists,
+        "improving": found.improving,
+    }
+
+
 def _difference(d: Difference) -> dict[str, Any]:
     return {
         "between": list(d.between),
@@ -53,6 +82,12 @@ def _difference(d: Difference) -> dict[str, Any]:
         "better": d.better,
         "subjects_that_would_decide": list(d.needed) if d.needed else None,
         "reachable": d.reachable,
+        "outlier": d.outlier
+        and {
+            "subject": d.outlier.subject,
+            "mean_without": _number(d.outlier.mean),
+            "ci95_without": _interval(d.outlier.ci95),
+        },
     }
 
 

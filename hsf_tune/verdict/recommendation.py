@@ -1,59 +1,83 @@
 """Recommend a strategy, whatever the verdict.
 
 A recommendation takes less evidence than a claim: someone has to start somewhere. It
-falls back on the documented default, which nobody chose on these subjects.
+falls back on what nobody chose on these subjects: the documented default, or not to
+finetune at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hsf_tune.records import DEFAULT
+from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.claims import Recommendation
-from hsf_tune.verdict.difference import estimate
+from hsf_tune.verdict.comparisons import picked, stack
+from hsf_tune.verdict.difference import Estimate, estimate
+from hsf_tune.verdict.luck import flattery
 from hsf_tune.verdict.scores import Confirmation, Confirmed, Explored
+
+LEVEL = 0.80  # of the interval whose lower limit has to be above 0
 
 
 def recommend(
-    confirmation: Confirmation, best: Mapping[str, Confirmed], winner: Confirmed
-) -> Recommendation:
-    """The highest confirmed mean if its 80 % interval against the default is above 0."""
-    default, shared = confirmation.default, confirmation.shared
-    if default is None:
+    confirmation: Confirmation,
+    finalists: Mapping[str, tuple[Confirmed, ...]],
+    winner: Confirmed,
+) -> tuple[Recommendation, Confirmed]:
+    """The highest confirmed mean if its 80 % lower limits against the documented default and the
+    unchanged base are above 0, else the better of these two; and the scores of what it is."""
+    everyone = tuple({c.key: c for members in finalists.values() for c in members}.values())
+    pool, shared = stack(everyone), confirmation.shared
+    rivals = [c for c in (confirmation.default, confirmation.base) if c and c.key != winner.key]
+    extra = picked(pool, pool[:1], confirmation.folds)
+    against = [estimate(stack((winner,)), stack((c,)), confirmation.folds, extra) for c in rivals]
+    if all(found.interval(LEVEL)[0] > 0 for found in against):
+        reason = f"It has the highest confirmed Dice ({winner.mean_on(shared):.3f})"
+        limits = [f"{_the(c)} ({_limits(f)})" for c, f in zip(rivals, against, strict=True)]
+        reason += f" and is probably better than {' and '.join(limits)}." if rivals else "."
+        if confirmation.default is None:
+            reason += " The documented default was not confirmed."
+        flattered = flattery(pool, confirmation.folds)
+        if len(everyone) > 1:
+            reason += (
+                f" Being the best of {len(everyone)} on these subjects flatters it, by about"
+                f" {flattered:.3f}."
+            )
+        advice = Recommendation(winner.arm, winner.strategy, reason, None, len(everyone), flattered)
+        return advice, winner
+    default = confirmation.default
+    fallbacks = [*rivals, winner] if default and default.key == winner.key else rivals
+    chosen = max(fallbacks, key=lambda c: c.mean_on(shared))
+    name = _the(chosen)
+    if chosen.mean_on(shared) >= winner.mean_on(shared):
+        reason = f"{name[0].upper()}{name[1:]} has the highest confirmed Dice ({chosen.mean_on(shared):.3f})."
+    else:
+        found = min(against, key=lambda f: f.interval(LEVEL)[0])
+        rival = rivals[against.index(found)]
         reason = (
-            f"It has the highest confirmed Dice ({winner.mean_on(shared):.3f}). The documented default was"
-            " not confirmed, so nothing says whether it is better than that."
+            f"{name[0].upper()}{name[1:]}: the best strategy found is not reliably better than"
+            f" {_the(rival)} ({_limits(found)})."
         )
-        return Recommendation(winner.arm, winner.strategy, reason)
-    if default.key == winner.key or default.mean_on(shared) >= winner.mean_on(shared):
-        reason = (
-            "The documented default has the highest confirmed Dice"
-            f" ({default.mean_on(shared):.3f})."
-        )
-        return Recommendation(_arm_of(default, best), default.strategy, reason)
-    pair = winner.dice[None], default.dice[None]
-    found = estimate(*pair, confirmation.folds, arm_claim=False)
-    low, high = found.interval(0.80)
-    limits = f"{found.mean:+.3f} Dice, 80 % interval {low:+.3f} to {high:+.3f}"
-    if low > 0:
-        reason = (
-            f"It has the highest confirmed Dice ({winner.mean_on(shared):.3f}) and is probably better than"
-            f" the documented default ({limits})."
-        )
-        return Recommendation(winner.arm, winner.strategy, reason)
-    reason = (
-        "The documented default: the best strategy found is not reliably better than it"
-        f" ({limits})."
-    )
-    return Recommendation(_arm_of(default, best), default.strategy, reason)
+    if chosen.arm == BASE:
+        return Recommendation(BASE, {}, f"Don't finetune. {reason}"), chosen
+    return Recommendation(_arm_of(chosen, finalists), chosen.strategy, reason), chosen
 
 
-def _arm_of(default: Confirmed, best: Mapping[str, Confirmed]) -> str | None:
+def _the(rival: Confirmed) -> str:
+    return "the unchanged base model" if rival.arm == BASE else "the documented default"
+
+
+def _limits(found: Estimate) -> str:
+    low, high = found.interval(LEVEL)
+    return f"{found.mean:+.3f} Dice, 80 % interval {low:+.3f} to {high:+.3f}"
+
+
+def _arm_of(default: Confirmed, arms: Mapping[str, object]) -> str | None:
     """The arm that the documented default belongs to, by its mode."""
     if default.arm != DEFAULT:
         return default.arm
     mode = default.strategy.get("finetuning.mode")
-    return mode if mode in best else None
+    return mode if mode in arms else None
 
 
 def recommend_explored(explored: Sequence[Explored]) -> Recommendation:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT, Score, TrialRecord, mean_dice, subject_means
-from hsf_tune.verdict.difference import Floats
+from hsf_tune.verdict.difference import Floats, mean_over_seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +26,7 @@ class Confirmed:
     Attributes:
         dice: (subjects, seeds); nan where no score is recorded.
         labels: label's name -> the same shape.
+        late_gain: Dice gained in the last quarter of its trainings; nan where there are no curves.
     """
 
     key: str
@@ -33,6 +34,7 @@ class Confirmed:
     strategy: Mapping[str, Any]
     dice: Floats
     labels: Mapping[str, Floats] = field(default_factory=dict)
+    late_gain: float = math.nan
 
     @property
     def complete(self) -> bool:
@@ -95,12 +97,9 @@ class Explored:
 
 def mean_over_subjects(cells: Floats) -> float:
     """Mean over subjects of the mean over seeds of (subjects, seeds); nan where all are."""
-    known = ~np.isnan(cells)
-    rows = known.any(axis=1)
-    if not rows.any():
-        return math.nan
-    sums = np.where(known, cells, 0.0).sum(axis=1)[rows]
-    return float((sums / known.sum(axis=1)[rows]).mean())
+    rows = mean_over_seeds(cells)
+    known = ~np.isnan(rows)
+    return float(rows[known].mean()) if known.any() else math.nan
 
 
 def gather(
@@ -158,6 +157,16 @@ def gather_exploration(trials: Iterable[TrialRecord]) -> list[Explored]:
     return [Explored(key, arm, strategies[arm, key], d) for (arm, key), d in dice.items()]
 
 
+def gather_tried(trials: Iterable[TrialRecord]) -> dict[str, list[Mapping[str, Any]]]:
+    """arm -> the strategies that it began to explore, also those that failed."""
+    tried: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for t in trials:
+        if t.started.phase == "explore" and t.started.strategy:
+            strategy = t.started.strategy
+            tried.setdefault(t.started.arm, {})[strategy_key(strategy)] = strategy
+    return {arm: list(strategies.values()) for arm, strategies in tried.items()}
+
+
 def subjects_of_fold_1(trials: Iterable[TrialRecord]) -> frozenset[str]:
     """Subjects on whom the exploration's first fold ranked all strategies."""
     return frozenset(
@@ -211,7 +220,14 @@ def _confirmed(
                 cells[row[subject], column] = value
     if role == BASE:  # nothing is trained: one seed's score is every seed's
         dice, labels = _spread(dice), {name: _spread(cells) for name, cells in labels.items()}
-    return Confirmed(key, role, trials[0].started.strategy, dice, labels)
+    return Confirmed(key, role, trials[0].started.strategy, dice, labels, _late_gain(trials))
+
+
+def _late_gain(trials: Iterable[TrialRecord]) -> float:
+    """Mean over trials of the last Dice less that at three quarters of the epochs."""
+    curves = [t.curve("val_dice")[1] for t in trials]
+    gains = [c[-1] - c[(3 * len(c) - 1) // 4] for c in curves if len(c) >= 4]
+    return float(np.mean(gains)) if gains else math.nan
 
 
 def _by_label(scores: Iterable[Score]) -> dict[str, list[Score]]:
@@ -223,10 +239,7 @@ def _by_label(scores: Iterable[Score]) -> dict[str, list[Score]]:
 
 
 def _spread(cells: Floats) -> Floats:
-    known = ~np.isnan(cells)
-    sums, counts = np.where(known, cells, 0).sum(axis=1), known.sum(axis=1)
-    means = np.divide(sums, counts, out=np.full(len(cells), np.nan), where=counts > 0)
-    return np.repeat(means[:, None], cells.shape[1], axis=1)
+    return np.repeat(mean_over_seeds(cells)[:, None], cells.shape[1], axis=1)
 
 
 def _by_arm(

@@ -5,6 +5,8 @@ Numbers come ready; nothing is decided here.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from hsf_tune.modes import MODES
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.claims import Difference, Verdict
@@ -19,6 +21,8 @@ _NAMES = {
     DEFAULT: "the documented default",
     BASE: "the unchanged base model",
 }
+_KINDS = {"full": "whole-network", "head": "final-convolution"}
+_BASELINES = (DEFAULT, BASE)
 
 
 def name_of(arm: str) -> str:
@@ -26,56 +30,78 @@ def name_of(arm: str) -> str:
     return _NAMES.get(arm, f"'{arm}'")
 
 
+def recipe_of(arm: str) -> str:
+    """The best strategy of an arm, or a baseline."""
+    if arm in _BASELINES:
+        return _NAMES[arm]
+    kind = _KINDS.get(arm, arm if arm in _NAMES else f"'{arm}'")
+    return f"the best {kind} recipe found"
+
+
 def verdict(found: Verdict, n_subjects: int) -> str:
     """The verdict in a sentence or two."""
+    chosen, best = found.recommendation, found.winner
+    start = ""
+    if chosen.arm == BASE and chosen.level and best:
+        base = f"{chosen.level.mean:.3f} Dice"
+        start = (
+            f"Don't finetune: nothing tried is reliably better than the unchanged base ({base}). "
+        )
+    return start + _of_arms(found, n_subjects)
+
+
+def _of_arms(found: Verdict, n_subjects: int) -> str:
     if found.status == "single_arm":
         return _single_arm(found)
-    arm_test = next((d for d in found.differences if d.claim == "arm"), None)
-    pair = next((d for d in found.differences if d.between[1] not in _BASELINES), None)
-    if pair is None:
+    of_pair = [d for d in found.differences if d.between[1] not in _BASELINES]
+    tested = next((d for d in of_pair if d.claim == "strategy"), None)
+    if tested is None:
         arm = name_of(next(iter(found.arms)))
         return f"Undecided: no other arm than {arm} has confirmed strategies to compare it with."
-    a, b = (name_of(name) for name in pair.between)
-    if arm_test is None or set(arm_test.between) != set(pair.between):
-        return f"Undecided: too few finalists to compare {a} with {b} as arms. {_strategies(found)}"
+    general = next((d for d in of_pair if d.claim == "arm"), None)
+    a, b = (recipe_of(arm) for arm in tested.between)
+    others = _beaten_by_others(of_pair)
     if found.status == "winner":
-        better, worse = _ordered(arm_test)
-        surpassed = better in {_ordered(d)[1] for d in _other_superior(found)}
-        start = (
-            f"Of {a} and {b}, {name_of(better)} is better"
-            if surpassed
-            else f"Tune {name_of(better)}"
-        )
+        better, worse = _ordered(tested)
         text = (
-            f"{start}: on average over its finalists it scores"
-            f" {abs(arm_test.mean):.3f} Dice more than {name_of(worse)} (95 % interval"
-            f" {_from_the_better(arm_test)}, {_n(arm_test)})."
+            f"{_capital(recipe_of(better))} beats {recipe_of(worse)} by {abs(tested.mean):.3f} Dice"
+            f" (95 % interval {_from_the_better(tested)}, {_n(tested)}{_tried(found, tested)})"
         )
-        return text + _beaten_by_others(found)
+        return f"{text}{_in_general(general, better)}{others}"
     if found.status == "equivalent":
-        text = f"Equivalent: tuning {a} or {b} makes no difference that matters"
-        return f"{text} ({_limits(arm_test, 90)}).{_beaten_by_others(found)}"
-    text = f"Undecided: the data can't tell whether tuning {a} or {b} is better"
-    others = _beaten_by_others(found)
-    return f"{text} ({_limits(arm_test)}). {_needed(arm_test, n_subjects)}{others}"
-
-
-_BASELINES = (DEFAULT, BASE)
+        text = f"Equivalent: between {a} and {b} there is no difference that matters"
+        return f"{text} ({_limits(tested, 90)}{_tried(found, tested)}).{others}"
+    if found.status == "not_comparable":
+        return f"Not comparable yet: {_why_not(found, tested)}{others}"
+    text = f"Undecided: the data can't tell whether {a} or {b} is better"
+    text += f" ({_limits(tested)}{_tried(found, tested)})."
+    return f"{text} {_needed(tested, n_subjects)}{others}"
 
 
 def difference(found: Difference) -> str:
     """One tested difference as a sentence."""
-    a, b = (name_of(name) for name in found.between)
+    first, second = found.between
     if found.claim == "strategy":
-        a = f"the best strategy of {a}"
-        b = b if found.between[1] in _BASELINES else f"that of {b}"
-    start = f"{a[0].upper()}{a[1:]} against {b}"
+        start = f"{_capital(recipe_of(first))} against {recipe_of(second)}"
+    else:
+        start = f"{_capital(name_of(first))} against {name_of(second)}, mean of finalists"
     if found.status == "superior":
-        better = found.between.index(found.better or found.between[0])
-        return f"{start}: {'better' if better == 0 else 'worse'} ({_limits(found)})."
-    if found.status == "equivalent":
-        return f"{start}: equivalent ({_limits(found, 90)})."
-    return f"{start}: undecided ({_limits(found)})."
+        word = "better" if found.better == first else "worse"
+        return f"{start}: {word} ({_limits(found)})."
+    level = 90 if found.status == "equivalent" else 95
+    return f"{start}: {found.status.replace('_', ' ')} ({_limits(found, level)})."
+
+
+def outliers(tested: Iterable[Difference]) -> Iterator[str]:
+    """A sentence on each difference between arms or against the default that one subject rules."""
+    for d in tested:
+        if d.outlier and not d.corrected:
+            low, high = d.outlier.ci95
+            yield (
+                f"{d.outlier.subject} makes up more than half of what varies in"
+                f" '{difference(d).split(':')[0]}'. Look at it; without it the difference is"
+                f" {d.outlier.mean:+.3f} (95 % interval {low:+.3f} to {high:+.3f})."
+            )
 
 
 def _single_arm(found: Verdict) -> str:
@@ -85,31 +111,61 @@ def _single_arm(found: Verdict) -> str:
     return " ".join([text, *tests])
 
 
-def _strategies(found: Verdict) -> str:
-    tested = [d for d in found.differences if d.claim == "strategy"]
-    pair = next((d for d in tested if d.between[1] not in _BASELINES), None)
-    return difference(pair) if pair else ""
+def _in_general(general: Difference | None, better: str) -> str:
+    """The arm claim, after the strategy claim."""
+    if general is None:
+        return ". Of the arms in general nothing can be said."
+    limits = f"mean of finalists {_from_the_better(general, better)}"
+    if general.better == better:
+        return f"; so does {name_of(better)} in general ({limits})."
+    return (
+        f". Whether {name_of(better)} is better in general is not shown ({limits}): another search"
+        " may end elsewhere."
+    )
 
 
-def _beaten_by_others(found: Verdict) -> str:
-    """Arms outside the first pair that are better than one of it."""
-    better = [_ordered(d) for d in _other_superior(found)]
-    texts = [f" {_capital(name_of(a))} is better than {name_of(b)}." for a, b in better]
-    return "".join(texts)
+def _tried(found: Verdict, tested: Difference) -> str:
+    """How many strategies stand behind either side; "" where that is not known."""
+    a, b = (found.checks[arm].tried if arm in found.checks else 0 for arm in tested.between)
+    if not (a and b):
+        return ""
+    return f"; {a} tried in each" if a == b else f"; {a} and {b} tried"
 
 
-def _other_superior(found: Verdict) -> list[Difference]:
-    arm_tests = [d for d in found.differences if d.claim == "arm"][1:]
-    return [d for d in arm_tests if d.status == "superior"]
+def _why_not(found: Verdict, tested: Difference) -> str:
+    a, b = tested.between
+    checks, other = found.checks[a], found.checks[b]
+    if not checks.overlaps(b):
+        shared = [k for k in checks.ranges if k in other.ranges]
+        spans = [
+            f"{key} {checks.ranges[key].low:.2g} to {checks.ranges[key].high:.2g} and"
+            f" {other.ranges[key].low:.2g} to {other.ranges[key].high:.2g}"
+            for key in shared
+        ]
+        return (
+            f"{name_of(a)} and {name_of(b)} were hardly tried at the same rates ({'; '.join(spans)})."
+            " Search on with more strategies, or with the same range for both."
+        )
+    return (
+        f"strategies of {name_of(a)} or {name_of(b)} are at the edge of their range or were still"
+        " improving when their training ended. Search on with wider ranges or longer trainings."
+    )
+
+
+def _beaten_by_others(of_pair: list[Difference]) -> str:
+    """What is better than another beyond the first pair."""
+    better = [_ordered(d) for d in of_pair if d.corrected and d.status == "superior"]
+    return "".join(f" {_capital(recipe_of(a))} beats {recipe_of(b)}." for a, b in better)
 
 
 def _needed(found: Difference, n_subjects: int) -> str:
     if found.n_subjects < 2:
-        return "How many would is not known."
+        return "How many subjects would is not known."
     if found.needed is None:
         return (
-            "More subjects would not decide it (not reachable): what the search's luck and the"
-            " seeds add to the error does not shrink with their number."
+            "More subjects would not decide it (not reachable): what the trainings of as many folds"
+            " add to the error does not shrink with their number, or the difference is too close to"
+            " what matters."
         )
     low, high = found.needed
     if high is None:
@@ -130,13 +186,11 @@ def _limits(found: Difference, level: int = 95) -> str:
     )
 
 
-def _from_the_better(found: Difference) -> str:
+def _from_the_better(found: Difference, better: str | None = None) -> str:
     low, high = found.ci95
-    return (
-        f"{low:.3f} to {high:.3f}"
-        if found.better == found.between[0]
-        else f"{-high:.3f} to {-low:.3f}"
-    )
+    if (better or found.better) == found.between[1]:
+        low, high = -high, -low
+    return f"{low:.3f} to {high:.3f}"
 
 
 def _n(found: Difference) -> str:

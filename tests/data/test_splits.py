@@ -80,7 +80,8 @@ def test_the_test_set_holds_each_dataset_in_proportion():
 
 
 @pytest.mark.parametrize(
-    ("n", "explore", "confirm"), [(2, 2, 2), (3, 3, 3), (7, 4, 7), (8, 4, 5), (40, 4, 5)]
+    ("n", "explore", "confirm"),
+    [(2, 2, 2), (3, 3, 3), (7, 4, 7), (9, 4, 9), (12, 4, 10), (40, 4, 10)],
 )
 def test_folds_shrink_with_the_dataset_and_say_so(n, explore, confirm):
     splits = make_splits(cases_of(names(n)), SearchConfig(), datasets(), 1)

@@ -44,20 +44,22 @@ def make_trial() -> Callable[..., TrialRecord]:
 
 @pytest.fixture
 def confirmation_trials() -> Callable[..., list[TrialRecord]]:
-    """A whole confirmation: arms with their true gains over the default, and both baselines."""
+    """A whole search: arms with their true gains over the default, and both baselines; explored
+    on one fold, where an arm's twelve strategies differ by up to `spread`, and confirmed."""
 
     def make(
         gains: Mapping[str, float],
         n: int = 20,
         sd: float = 0.01,
         finalists: int = 3,
-        folds: int = 5,
-        seeds: tuple[int, ...] = (42, 43),
+        folds: int = 10,
+        seeds: tuple[int, ...] = (42,),
         base: float | None = -0.05,
         default: bool = True,
         rng_seed: int = 0,
+        spread: float = 0.005,
     ) -> list[TrialRecord]:
-        rng = np.random.default_rng(rng_seed)
+        rng, folds = np.random.default_rng(rng_seed), min(folds, n)
         subjects = [f"demo/s{i:02d}" for i in range(n)]
         difficulty = rng.normal(0.8, 0.03, n)
         roles = [
@@ -67,7 +69,11 @@ def confirmation_trials() -> Callable[..., list[TrialRecord]]:
         ]
         roles += [("documented_default", DEFAULT_STRATEGY, 0.0)] if default else []
         roles += [("base", {}, base)] if base is not None else []
-        trials = []
+        trials = [
+            trial(arm, {"models.lr": k / 1000}, {subjects[0]: level}, phase="explore")
+            for arm, gain in gains.items()
+            for k, level in enumerate(0.8 + gain - np.linspace(0, spread, 12), start=2)
+        ]
         for arm, strategy, gain in roles:
             own = difficulty + gain + rng.normal(0, sd / np.sqrt(2), n)
             for fold in range(1, folds + 1):

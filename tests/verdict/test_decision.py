@@ -8,17 +8,19 @@ from scipy import stats
 
 from hsf_tune.config import VerdictConfig
 from hsf_tune.verdict.decision import SubjectsNeeded, decide, holm, subjects_needed
-from hsf_tune.verdict.difference import Estimate
+from hsf_tune.verdict.difference import Estimate, Part
 from hsf_tune.verdict.recommendation import recommend_explored
 from hsf_tune.verdict.scores import Explored
 
 MARGINS = VerdictConfig()
 
 
-def made(mean, se, n=20, from_finalists=0.0):
-    """An estimate with this mean and standard error."""
-    rest = se**2 - from_finalists
-    return Estimate(mean, n, rest, 0.0, from_finalists, np.arange(n), np.full(n, mean))
+def made(mean, se, n=20, luck=0.0, lasting=0.0):
+    """An estimate with this mean and standard error; `luck` has as many degrees of freedom."""
+    extra = (Part(luck, n - 1),) if luck else ()
+    sampling = Part(se**2 - luck, n - 1)
+    every = np.arange(n)
+    return Estimate(mean, sampling, lasting, extra, every, every, np.full(n, mean))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,7 @@ def test_holm_never_decides_below_six_subjects():
 
 def test_subjects_needed_are_the_fewest_that_decide():
     """With as many subjects the same difference is decided, with one fewer it is not."""
-    found = Estimate(0.012, 10, 0.02**2 / 10, 0.0, 0.0, np.arange(10), np.zeros(10))
+    found = made(0.012, 0.02 / math.sqrt(10), n=10)
     low, high = subjects_needed(found, MARGINS)
     best = 0.012 + 0.6745 * 0.02 / math.sqrt(10)
 
@@ -90,14 +92,20 @@ def test_subjects_needed_are_the_fewest_that_decide():
 
 
 def test_not_reachable_where_the_strategies_of_an_arm_differ_as_much():
-    """The finalists' variance does not shrink with subjects."""
-    found = made(0.008, 0.02, n=20, from_finalists=0.019**2)
+    """The luck of the search does not shrink with subjects."""
+    found = made(0.008, 0.02, n=20, luck=0.019**2)
+    assert subjects_needed(found, MARGINS) is None
+
+
+def test_not_reachable_where_trainings_differ_as_much():
+    """Ten folds stay ten trainings, whoever is scored in them."""
+    found = made(0.008, 0.02, n=20, lasting=0.019**2)
     assert subjects_needed(found, MARGINS) is None
 
 
 def test_perhaps_never_where_only_a_lucky_difference_is_reachable():
     """The upper end is open when part of the plausible differences can't be decided."""
-    found = made(0.012, 0.006, n=20, from_finalists=0.0035**2)
+    found = made(0.012, 0.006, n=20, luck=0.0035**2)
     needed = subjects_needed(found, MARGINS)
     assert isinstance(needed, SubjectsNeeded)
     assert needed.low > 20
