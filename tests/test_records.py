@@ -9,7 +9,7 @@ import os
 import pytest
 from filelock import FileLock
 
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.records import (
     EpochEnded,
     Note,
@@ -170,3 +170,63 @@ def test_an_output_folder_that_cannot_be_made_is_named(tmp_path):
         sole_writer(tmp_path / "file" / "run"),
     ):
         pass
+
+
+LINE = json.dumps(event_to_dict(STARTED))
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (LINE.replace('"t1"', '"../../home"'), r"'\.\./\.\./home' can't be the id of a trial"),
+        (LINE.replace('"t1"', "17"), "trial holds 17"),
+        (LINE[:40], "Expecting .* column"),
+        ('{"event": "trial_exploded"}', "'trial_exploded' is none of trial_started"),
+        ('{"event": "trial_ended", "trial": "t1"}', "missing 1 required positional argument"),
+        ('{"event": "note", "about": "x", "data": [1]}', r"data holds \[1\]"),
+        ('{"event": "trial_ended", "trial": "t1", "status": "failed", "scores": [[1]]}', "unpack"),
+        ('{"event": "epoch_ended", "trial": "t1", "epoch": "0", "metrics": {}}', "epoch holds"),
+        ("[1]", "the event None is none of"),
+        ("\x00\x00", "Expecting value"),
+        ("[" * 9999, "recursion"),
+    ],
+)
+def test_a_line_in_the_middle_that_is_no_event_is_told_with_its_number(tmp_path, line, said):
+    """Where a disk was damaged, a hand slipped, or somebody means harm."""
+    path = tmp_path / "trials.jsonl"
+    path.write_text(f"{LINE}\n{line}\n{LINE}\n")
+    with pytest.raises(RunError, match=rf"trials\.jsonl, line 2, is no event of a run: .*{said}"):
+        Records(tmp_path)
+
+
+def test_records_that_are_a_link_out_of_the_run_are_not_written(tmp_path):
+    """Appending would cut an unfinished line off somebody's file."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "trials.jsonl").symlink_to(tmp_path / "other")
+    with pytest.raises(RunError, match="leads out of that folder"):
+        Records(tmp_path / "run")
+
+
+def test_a_folder_that_cannot_be_made_where_nothing_locks_is_written_without_a_lock(
+    tmp_path, monkeypatch
+):
+    """The file system refuses the folder's making in the words of one that can't lock."""
+
+    def refuse(*_, **__):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(type(tmp_path), "mkdir", refuse)
+    with sole_writer(tmp_path):
+        Records(tmp_path)
+
+
+def test_a_file_is_on_the_disk_before_it_takes_the_others_place(tmp_path, monkeypatch):
+    """Else a power cut leaves an empty one under its name."""
+    calls = []
+    kept = {name: getattr(os, name) for name in ("fsync", "replace")}
+    for name in kept:
+        monkeypatch.setattr(
+            os, name, lambda *given, name=name: (calls.append(name), kept[name](*given))
+        )
+    write_text(tmp_path / "a.txt", "text")
+    assert calls == ["fsync", "replace"]

@@ -14,18 +14,29 @@ import sys
 import time
 import urllib.parse
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import TrackingError
 from hsf_tune.records import EpochEnded, Note, Records, Score, TrialEnded, TrialStarted
-from hsf_tune.tracking import MlflowTracker, sync_folder
+from hsf_tune.tracking import MlflowTracker, address_for, sync_folder
 from hsf_tune.tracking.translation import metric_name, params_of
+from scripts import sync_mlflow
 
 URI = "sqlite:///mlflow.db"
 PROJECT = Path(__file__).resolve().parent.parent
+DATASET = {
+    "path": "d", "ca_type": "1/2/3", "labels": {1: 1}, "labels_names": {1: "CA1"},
+    "patterns": {"t2": {"mri": "*.nii.gz", "label": "seg.nii.gz"}},
+}  # fmt: skip
+OF_SOMEONE = {
+    "datasets": {"main_path": ".", "datasets": {"d": DATASET}},
+    "tracking": {"uri": "http://elsewhere:5000"},
+}
 
 
 @pytest.fixture(scope="session")
@@ -522,3 +533,55 @@ def end_server(server):
     if server.poll() is None:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()
+
+
+class TestForeignRun:
+    """A run's folder that came from someone else."""
+
+    def test_files_outside_of_the_run_are_not_sent(self, project):
+        """Named as a figure or a checkpoint, directly or through a link."""
+        (project / "id_rsa").write_text("secret")
+        folder = project / "outputs" / "one"
+        begun, ended = started("a"), replace(whole_trial("a")[-1], figures=["../../id_rsa"])
+        Records(folder).extend([begun, ended])
+        (folder / "checkpoints").mkdir()
+        (folder / "checkpoints" / "x.png").symlink_to(project / "id_rsa")
+        begun, ended = started("b"), replace(ended, trial="b", figures=["checkpoints/x.png"])
+        Records(folder).extend([begun, ended])
+        begun, ended = started("c"), replace(ended, figures=[], best_checkpoint="../../id_rsa")
+        Records(folder).extend([begun, replace(ended, trial="c")])
+        said = []
+        assert sync_folder(folder, TrackingConfig(uri=URI), say=said.append) == 3
+        assert sum("leads out of that folder" in text for text in said) >= 3
+        sent = [path.name for path in project.rglob("*") if "artifacts" in path.parts]
+        assert not {"id_rsa", "x.png"} & set(sent)
+
+    @pytest.mark.parametrize(
+        ("noted", "given", "sent_to"),
+        [
+            (URI, None, URI),
+            ("http://elsewhere:5000", None, None),
+            ("sqlite:////home/user/own.db", None, None),
+            ("http://elsewhere:5000", "http://mine:5000", "http://mine:5000"),
+            ("http://lab:5000", None, "http://lab:5000"),
+        ],
+    )
+    def test_an_address_in_its_configuration_is_said_and_not_used_unasked(
+        self, monkeypatch, noted, given, sent_to
+    ):
+        """Only the default, the command line's and the environment's are the user's own."""
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://lab:5000")
+        if sent_to is None:
+            with pytest.raises(TrackingError, match=rf"{noted}.*say so: --tracking-uri {noted}"):
+                address_for(TrackingConfig(uri=noted), given)
+        else:
+            assert address_for(TrackingConfig(uri=noted), given).uri == sent_to
+
+    def test_the_script_sends_nothing_to_such_an_address(self, project, monkeypatch, capsys):
+        """`python scripts/sync_mlflow.py THEIRS` says where it would go."""
+        folder = project / "outputs" / "one"
+        Records(folder).extend(whole_trial())
+        (folder / "config.yaml").write_text(yaml.safe_dump(OF_SOMEONE))
+        monkeypatch.setattr(sys, "argv", ["sync_mlflow.py", str(folder)])
+        assert sync_mlflow.main() == 1
+        assert "--tracking-uri http://elsewhere:5000" in capsys.readouterr().err

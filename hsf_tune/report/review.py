@@ -246,7 +246,7 @@ def _predictions(run: Run, trial: TrialRecord) -> dict[str, Labels]:
     path = run.files.trial(trial.id).predictions
     run.files.inside(path.relative_to(run.folder))
     try:
-        with np.load(path) as kept:
+        with path.open("rb") as file, np.load(file) as kept:
             return {case: kept[case] for case in kept.files}
     except (OSError, ValueError, EOFError, AttributeError, BadZipFile, zlib.error) as error:
         raise RunError(

@@ -21,7 +21,8 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning import base
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
-from hsf_tune.records import Note, Records, TrialStarted
+from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
+from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.space import load_space
 
 # a store marks its folder as in use for as long as the process lives
@@ -342,3 +343,59 @@ def test_a_space_that_was_written_down_reads_back_as_the_same_space(plain_config
     again = load_space(str(path), first.config, blocks=BLOCKS)
     assert again == first
     assert [list(arm.domains) for arm in again.arms] == [list(arm.domains) for arm in first.arms]
+
+
+def test_a_run_that_was_killed_at_its_first_trial_begins_anew_with_another_seed(
+    place, words, searching
+):
+    """What it left would be taken for another trial's; nothing of it was recorded."""
+    new = ["--space", "space.yaml", "--name", "first", *words]
+    searching(*new)
+    files = RunFolder(place / "outputs" / "first")
+    left = files.trial("explore-encoder-001-f1")
+    left.path.mkdir(parents=True)
+    left.mark.write_text('{"trial": "explore-encoder-001-f1", "fingerprint": "of seed 42"}')
+    _, text, call = searching(*new, "--seed", "7")
+    assert call is not None, text
+    assert call[0].seed == 7
+    assert not left.path.exists()
+
+
+def test_failed_trials_are_tried_again_with_a_flag(begun, searching):
+    """Else they count as failed for ever; without --resume there is nothing to try again."""
+    folder, _ = begun
+    Records(folder).append(TrialEnded("explore-head-001-f1", "failed", reason="files away"))
+    searching("--resume", "first")
+    assert Records(folder).trials["explore-head-001-f1"].ended.status == "failed"
+    _, text, call = searching("--resume", "first", "--retry-failed")
+    assert call is not None, text
+    assert "tried again: explore-head-001-f1" in text
+    assert Records(folder).trials["explore-head-001-f1"].ended is None
+    _, text, _ = searching("--resume", "first", "--retry-failed")
+    assert "no trial has failed" in text
+    code, text, call = searching("--space", "space.yaml", "--retry-failed")
+    assert (code, call) == (1, None)
+    assert "--resume NAME" in text
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.yaml", ""),
+        ("config.yaml", "[1, 2]"),
+        ("dataset.json", "{}"),
+        ("dataset.json", '{"key": "0"}'),
+        ("dataset.json", ""),
+        ("trials.jsonl", '{"event": "trial_exploded"}\n'),
+    ],
+)
+def test_a_run_whose_file_holds_something_else_is_refused_by_name(begun, searching, file, content):
+    """One sentence, no traceback, and nothing is written."""
+    folder, _ = begun
+    (folder / file).write_text(content)
+    before = files_of(folder)
+    code, text, call = searching("--resume", "first")
+    assert (code, call) == (1, None)
+    assert file in text
+    assert "Traceback" not in text
+    assert files_of(folder) == before

@@ -267,3 +267,22 @@ def test_processes_that_start_at_once_build_one_store_together(study, config):
     results = [json.loads(child.communicate(timeout=60)[0]) for child in children]
     assert len({(key, total) for key, _, total in results}) == 1
     assert sorted(built for _, built, _ in results) == [0, 0, 0, 4]
+
+
+def test_a_file_that_changes_between_its_hashing_and_its_reading_is_refused(
+    study, config, monkeypatch
+):
+    """Else a store would hold the new image under the old one's fingerprint, for ever."""
+    cases, datasets = study
+    kept = store_module.read_image
+
+    def changed_meanwhile(path):
+        with path.open("ab") as file:
+            file.write(b"\0" * 512)
+        return kept(path)
+
+    monkeypatch.setattr(store_module, "read_image", changed_meanwhile)
+    with pytest.raises(DataError, match="changed while being read"):
+        open_store(cases, datasets, config)
+    monkeypatch.undo()
+    assert open_store(cases, datasets, config).case_ids

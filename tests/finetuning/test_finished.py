@@ -179,3 +179,13 @@ def test_lost_weights_are_said_with_a_way_out(run_folder):
     run_folder.recommend("winner")
     with pytest.raises(ModelError, match="--as single"):
         best_weights(open_run(run_folder.folder))
+
+
+def test_weights_outside_of_the_run_are_not_taken(run_folder, tmp_path):
+    """A run that names a file elsewhere as its last checkpoint."""
+    path = run_folder.trial("a", "explore", 1)
+    path.rename(tmp_path / "elsewhere.safetensors")
+    path.symlink_to(tmp_path / "elsewhere.safetensors")
+    run_folder.recommend("a")
+    with pytest.raises(RunError, match="leads out of that folder"):
+        best_weights(open_run(run_folder.folder))

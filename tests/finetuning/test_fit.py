@@ -13,12 +13,13 @@ from safetensors.torch import load_file
 
 from hsf_tune.data.cases import find_cases
 from hsf_tune.data.splits import Split
-from hsf_tune.errors import Diverged, HsfTuneError
+from hsf_tune.data.store import open_store
+from hsf_tune.errors import DataError, Diverged, HsfTuneError
 from hsf_tune.finetuning.base import blocks_of, get_base
 from hsf_tune.finetuning.fit import TrialSpec, fit, place
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.weights import build_network
-from hsf_tune.records import EpochEnded, TrialEnded, TrialStarted, mean_dice
+from hsf_tune.records import EpochEnded, Note, TrialEnded, TrialStarted, mean_dice
 
 SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("balls/sub-04",))
 
@@ -355,3 +356,64 @@ def test_a_saved_state_runs_no_code_whatever_the_environment_says(config, tmp_pa
     with contextlib.suppress(Exception):
         run(config, spec_of(config), tmp_path / "t")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("last.ckpt", b""),
+        ("last.ckpt", None),
+        ("last.ckpt", b"not a checkpoint"),
+        ("trial.json", b""),
+        ("trial.json", b'{"trial": "t"}'),
+        ("ended.json", b""),
+        ("ended.json", b'{"event": "note", "about": "x"}'),
+    ],
+    ids=str,
+)
+def test_a_state_that_cannot_be_read_is_set_aside_and_the_trial_trained_anew(
+    config, tmp_path, file, content
+):
+    """Empty, cut to its half (None), of another form: a power cut or a full disk left it so."""
+
+    def kill(event):
+        if isinstance(event, EpochEnded) and event.epoch == 1:
+            raise Killed
+
+    spec = spec_of(config, lightning__max_epochs=2)
+    whole, _ = run(config, spec, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(config, spec, tmp_path / "t", kill)
+    path = tmp_path / "t" / file
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2] if content is None else content)
+    damaged = path.read_bytes()
+    ended, events = run(config, spec, tmp_path / "t")
+    assert (ended.status, ended.dice, ended.epochs) == ("finished", whole.dice, 2)
+    assert (tmp_path / "t" / f"{file}.unreadable-1").read_bytes() == damaged
+    notes = [e.text for e in events if isinstance(e, Note)]
+    assert any(f"{file}.unreadable-1 could not be read" in text for text in notes)
+
+
+def test_a_disk_that_fails_says_nothing_of_a_state(config, tmp_path, monkeypatch):
+    """The state stays where it is, for the time when the disk is back."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "last.ckpt").write_bytes(b"x")
+
+    def fail(*_, **__):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(torch, "load", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        run(config, spec_of(config), tmp_path / "t")
+    assert (tmp_path / "t" / "last.ckpt").exists()
+
+
+def test_other_data_than_the_run_began_with_is_not_trained_on(config, tmp_path):
+    """A worker is told the run's fingerprint; the trial has not begun."""
+    store = open_store(find_cases(config.datasets), config.datasets, config.store)
+    same = replace(spec_of(config, lightning__max_epochs=1), dataset_key=store.key)
+    assert run(config, same, tmp_path / "same")[0].status == "finished"
+    events = []
+    with pytest.raises(DataError, match=r"images or labels have changed since the run began"):
+        fit(config, replace(same, dataset_key="0" * 32), tmp_path / "t", events.append)
+    assert not events

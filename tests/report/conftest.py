@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from hsf_tune.config import config_from_dict
+from hsf_tune.data.cases import find_cases
+from hsf_tune.data.store import open_store
 from hsf_tune.records import (
     EpochEnded,
     Event,
@@ -22,6 +24,7 @@ from hsf_tune.records import (
     TrialEnded,
     TrialStarted,
 )
+from hsf_tune.report import read_run
 
 LABELS = ("DG", "CA1", "CA2", "CA3", "SUB")
 BLOCKS = {
@@ -289,4 +292,8 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             kept.mkdir(parents=True)
             cases = {s.case for s in trial.ended.scores}
             np.savez_compressed(kept / "predictions.npz", **{c: predicted[c] for c in cases})
+    config = read_run(folder).config
+    key = open_store(find_cases(config.datasets), config.datasets, config.store).key
+    dataset = json.loads((folder / "dataset.json").read_text())
+    (folder / "dataset.json").write_text(json.dumps({**dataset, "key": key}))
     return folder

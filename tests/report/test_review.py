@@ -1,6 +1,8 @@
 """Labels to look at again, from real images and kept predictions."""
 
 import base64
+import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -50,3 +52,27 @@ def test_images_that_are_gone_are_said_not_raised(run_with_images, tmp_path):
 def test_without_kept_predictions_the_page_says_so(finished_run):
     """Older runs, or cleaned ones."""
     assert "No predictions" in review(read_run(finished_run)).missing
+
+
+@pytest.fixture
+def copied(run_with_images, tmp_path):
+    """A copy of the run, to be damaged."""
+    shutil.copytree(run_with_images, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04cut", b"\x80\x04garbage"])
+def test_predictions_that_cannot_be_read_are_named_and_the_report_goes_without(copied, content):
+    """A damaged file costs the pictures, not the report."""
+    path = next(copied.glob("checkpoints/*/predictions.npz"))
+    path.write_bytes(content)
+    told = review(read_run(copied))
+    assert not told.places
+    assert f"{path} can't be read" in told.missing
+
+
+def test_images_that_changed_since_the_run_are_not_shown_beside_it(copied):
+    """They would seem to contradict predictions that were made on others."""
+    dataset = json.loads((copied / "dataset.json").read_text())
+    (copied / "dataset.json").write_text(json.dumps({**dataset, "key": "0" * 32}))
+    assert "images have changed since the run" in review(read_run(copied)).missing

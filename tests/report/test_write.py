@@ -1,5 +1,6 @@
 """What is written, from which records."""
 
+import errno
 import json
 import time
 
@@ -10,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from hsf_tune.cli.winner import test_jobs as jobs_on_test_set
 from hsf_tune.data.splits import Splits
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
 from hsf_tune.report import read_run, write_report
 from hsf_tune.report.summary import schema
@@ -275,3 +276,16 @@ def test_a_test_set_opened_for_another_strategy_is_labelled(tmp_path, run_writer
     splits = Splits(tuple(searched.subjects), (), ())
     jobs = {job.trial: job.strategy for job in jobs_on_test_set(run.folder, run.config, splits)}
     assert jobs["test-recommended"] == other
+
+
+def test_a_report_that_does_not_fit_on_the_disk_is_told_in_a_sentence(finished_run, monkeypatch):
+    """The records are whole, and the old report stands."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.setattr("hsf_tune.report.write.write_text", full)
+    with pytest.raises(
+        RunError, match=r"report\.html can't be written \(No space left.*report\.py"
+    ):
+        write_report(finished_run)

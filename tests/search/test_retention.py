@@ -1,5 +1,10 @@
 """What stays on the disk once a search has ended."""
 
+import shutil
+
+import pytest
+
+from hsf_tune.errors import RunError
 from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
 from hsf_tune.search.retention import drop_checkpoints
 
@@ -39,3 +44,21 @@ def test_all_weights_stay_where_asked(tmp_path):
     """search.keep_checkpoints=all."""
     assert drop_checkpoints(folder_with_trials(tmp_path), "all") == 0
     assert len(left(tmp_path)) == 4
+
+
+def test_no_weights_outside_of_the_run_are_deleted(tmp_path):
+    """Neither by a trial's id nor through a link, in a run that came from someone else."""
+    run, theirs = tmp_path / "run", tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / "mine.ckpt").write_bytes(b"x")
+    records = folder_with_trials(run)
+    moved = run / "checkpoints" / "a-002"
+    shutil.rmtree(moved)
+    moved.symlink_to(theirs)
+    with pytest.raises(RunError, match="leads out of that folder"):
+        drop_checkpoints(records, "finalists")
+    text = records.path.read_text().replace('"a-002"', '"../../theirs"')
+    records.path.write_text(text)
+    with pytest.raises(RunError, match="can't be the id of a trial"):
+        drop_checkpoints(Records(run), "finalists")
+    assert (theirs / "mine.ckpt").exists()

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import threading
 from collections import Counter
 
@@ -14,7 +15,7 @@ from hsf_tune.errors import SearchError
 from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.race import make_plan
-from hsf_tune.search.run import plan_search, run_search
+from hsf_tune.search.run import plan_search, retry_failed, run_search
 from hsf_tune.search.study import open_storage
 
 SMALL = {
@@ -238,6 +239,50 @@ def test_full_disk_ends_the_search_and_fails_no_trial(search, tmp_path):
     outcome, records = search(tmp_path, [disk], **ONE_FOLD)
     assert outcome.status == "finished"
     assert all(r.finished for r in records.trials.values())
+
+
+def test_files_that_are_away_end_the_search_and_fail_no_trial(search, tmp_path):
+    """As a full disk does: once the share is back, the search goes on to its end."""
+    away = {"trials": "encoder-001-f1", "epoch": 3, "kind": "away", "once": True}
+    with pytest.raises(SearchError, match=r"f1 stopped: files can't be used .*Bring back.*--res"):
+        search(tmp_path, [away], **ONE_FOLD)
+    outcome, records = search(tmp_path, [away], **ONE_FOLD)
+    assert outcome.status == "finished"
+    assert all(r.finished for r in records.trials.values())
+
+
+def test_failed_trials_are_tried_again_when_asked(search, troubled, tmp_path):
+    """Without the faults all of them finish, in the records and in Optuna's study."""
+    folder = tmp_path / "copy"
+    shutil.copytree(troubled[1].folder, folder)
+    search(folder, **ONE_FOLD)
+    assert sum(not r.finished for r in Records(folder).trials.values()) > 2, "not unasked"
+    tried = retry_failed(Records(folder), small_search.make_config())
+    assert "explore-encoder-001-f1" in tried
+    outcome, records = search(folder, **ONE_FOLD)
+    assert outcome.failed_arms == ()
+    assert all(r.finished for r in records.trials.values())
+    assert states_of(records)["explore-encoder-001-f1"] == "COMPLETE"
+
+
+@pytest.mark.parametrize("trouble", ["database or disk is full", "disk I/O error"])
+def test_a_study_that_cannot_be_written_ends_the_search_in_a_sentence(tmp_path, trouble):
+    """SQLite's errors are the disk's: what was recorded is safe."""
+    config = small_search.make_config(**SMALL)
+    space, splits = small_search.make_space(None, config), small_search.make_splits()
+    plan = make_plan(space, config.search, splits, 42, base=False)
+    coordinator = Coordinator(plan=plan, records=Records(tmp_path), studies={})
+
+    def write():
+        try:
+            raise sqlite3.OperationalError(trouble)
+        except sqlite3.Error as error:
+            raise optuna.exceptions.StorageInternalError("An exception is raised") from error
+
+    coordinator.guarded(write)
+    assert isinstance(coordinator.fault, SearchError)
+    assert f"({trouble}). What was recorded is safe" in str(coordinator.fault)
+    assert f"--resume {tmp_path.name}" in str(coordinator.fault)
 
 
 def test_vanished_folder_ends_the_search(search, tmp_path):

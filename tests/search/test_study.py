@@ -2,14 +2,17 @@
 
 import json
 import math
+import sqlite3
+from contextlib import closing
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
+from hsf_tune.errors import SearchError
 from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import EpochEnded, TrialEnded, TrialRecord, TrialStarted
-from hsf_tune.search.study import ArmStudy, open_storage
+from hsf_tune.search.study import ArmStudy, open_storage, storage_errors
 
 RATE = {"log": [1e-4, 3e-2]}
 ENCODER = {
@@ -205,3 +208,67 @@ def test_lost_study_is_rebuilt_from_the_records(study_of):
     assert [t.value for t in study.study.trials] == [known[p.key] for p in proposals]
     assert [t.params for t in study.study.trials] == [dict(p.params) for p in proposals]
     assert strategy_key(study.propose(7, "t7", known).strategy) not in known
+
+
+def broken_schema(path):
+    with sqlite3.connect(path) as connection:
+        for statement in ("DROP TABLE studies", "CREATE TABLE studies (name TEXT)"):
+            connection.execute(statement)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:20_000])
+
+
+def become_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda path: path.write_bytes(b"garbage" * 999), cut, broken_schema, become_a_folder],
+    ids=["garbage", "cut", "schema", "folder"],
+)
+def test_a_file_that_holds_no_studies_is_set_aside_and_rebuilt(study_of, tmp_path, damage):
+    """As a deleted one is: the records know what was proposed and how it did."""
+    proposals = search(study_of(), 4)
+    path = tmp_path / "optuna.db"
+    damage(path)
+    study = study_of()
+    study.catch_up(
+        {f"t{n}": p for n, p in enumerate(proposals, start=1)},
+        {f"t{n}": record_of(f"t{n}") for n in range(1, 5)},
+    )
+    assert [t.state for t in study.study.trials] == [TrialState.COMPLETE] * 4
+    assert (tmp_path / "optuna.db.unreadable-1").exists()
+    assert path.is_file()
+
+
+def test_a_sound_file_is_kept(study_of, tmp_path):
+    """Opened again, with all that it holds."""
+    search(study_of(), 2)
+    assert len(study_of().study.trials) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["optuna.db"]
+
+
+def test_a_locked_file_is_not_taken_for_a_damaged_one(study_of, tmp_path, monkeypatch):
+    """Another program that writes there must not cost its work."""
+    search(study_of(), 1)
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **k: connect(*a, **{**k, "timeout": 0.1}))
+    with closing(connect(tmp_path / "optuna.db")) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with (
+            pytest.raises(SearchError, match=r"database is locked.*--resume run"),
+            storage_errors("run"),
+        ):
+            study_of()
+    assert (tmp_path / "optuna.db").exists()
+
+
+def test_a_folder_for_studies_that_cannot_be_made_is_named(tmp_path):
+    """search.state_dir below a file."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SearchError, match=r"file/run can't hold .*search\.state_dir=DIR"):
+        open_storage(tmp_path / "file" / "run" / "optuna.db")

@@ -32,6 +32,7 @@ class TrialSpec:
     split: Any
     seed: int
     surface: bool = False
+    dataset_key: Any = None
 
 
 def true_dice(strategy):
@@ -128,6 +129,8 @@ def _fail(kind, epoch, folder):
         raise MemoryError("no room for this volume")
     if kind == "disk":
         raise OSError(errno.ENOSPC, "No space left on device")
+    if kind == "away":
+        raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
     if kind == "vanish":
         shutil.rmtree(folder.parents[1])
     if kind == "kill":
