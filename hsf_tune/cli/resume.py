@@ -18,7 +18,7 @@ from typing import Any
 from hsf_tune.cli.compose import Overrides, compose_config, make_paths_absolute
 from hsf_tune.cli.prepare import Prepared, file_hashes
 from hsf_tune.config import Config, config_from_dict, set_values
-from hsf_tune.data.splits import Splits
+from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, RunError
 from hsf_tune.records import Note
 from hsf_tune.run_folder import RunFolder
@@ -49,7 +49,6 @@ MAY_CHANGE = {
 OF_ONE_PROCESS = ("search.address", "search.time_budget_s")  # a resume does not inherit them
 _GROUPS_THAT_MAY = ("tracking.", "store.")
 _SHOWN = 20  # differences that an error lists
-_DATASET = ("key", "base", "cases", "splits")  # what `dataset.json` must hold
 
 
 @dataclass(frozen=True)
@@ -81,14 +80,23 @@ def open_earlier(folder: Path) -> Earlier:
             f" with the command it was started with, and --name {folder.name}."
         )
     stored = read_stored(folder)
-    missing = [key for key in _DATASET if key not in stored.dataset]
-    if missing:
+    try:
+        _read_through(stored.dataset)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunError(
-            f"{files.dataset} lacks {', '.join(missing)}, which a run goes on with. Bring the file"
-            " back from a copy, or start a new run under another --name."
-        )
+            f"{files.dataset} lacks what a run goes on with ({type(error).__name__}: {error}). Bring"
+            " the file back from a copy, or start a new run under another --name."
+        ) from None
     place = {"name": folder.name, "output": str(folder.parent)}
     return Earlier(**{**vars(stored), "config": stored.config.with_values(place)})
+
+
+def _read_through(dataset: Mapping[str, Any]) -> None:
+    """Take all of `dataset.json` that is used later, for the errors of doing so."""
+    splits, base = dataset["splits"], dataset["base"]
+    _ = dataset["key"], base["name"], base["sha256"]
+    _ = [(case["id"], case["mri"], case["sha256"]) for case in dataset["cases"]]
+    _ = Split.from_dict(splits["finetune"]) if "finetune" in splits else Splits.from_dict(splits)
 
 
 def asked_for(

@@ -155,9 +155,10 @@ def study_file(config: Config, folder: Path) -> Path:
 
 def forget_studies(config: Config, folder: Path) -> None:
     """Remove what Optuna holds of a run; opened again, it is made from the records."""
-    file = study_file(config, folder)
-    if not file.is_dir():  # that is not ours, and set aside when it is opened
-        file.unlink(missing_ok=True)
+    with storage_errors(folder.name):
+        file = study_file(config, folder)
+        if file.is_file():  # a folder is not ours, and set aside when it is opened
+            file.unlink()
 
 
 def retry_failed(records: Records, config: Config) -> list[str]:
