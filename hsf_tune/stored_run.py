@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.config import Config, config_from_dict
+from hsf_tune.config import Config, config_of_run
 from hsf_tune.errors import RunError
 from hsf_tune.records import Note, Records
 from hsf_tune.run_folder import RunFolder
@@ -60,7 +60,7 @@ def read_stored(folder: Path | str) -> StoredRun:
         )
     return StoredRun(
         files.path,
-        config_from_dict(files.read_config()),
+        config_of_run(files.read_config()),
         files.read_command(),
         files.read_dataset(),
         Records(files.path),

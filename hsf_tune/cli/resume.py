@@ -17,7 +17,7 @@ from typing import Any
 
 from hsf_tune.cli.compose import Overrides, compose_config, make_paths_absolute
 from hsf_tune.cli.prepare import Prepared, file_hashes
-from hsf_tune.config import Config, config_from_dict, set_values
+from hsf_tune.config import Config, config_from_dict, config_of_run, set_values
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, RunError
 from hsf_tune.records import Note
@@ -131,7 +131,7 @@ def accepted_changes(earlier: Earlier, config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: one of them would make its trials incomparable.
     """
-    before = config_from_dict(earlier.noted["config"]) if earlier.noted else earlier.config
+    before = config_of_run(earlier.noted["config"]) if earlier.noted else earlier.config
     found = _differences(_flat(before.to_dict()), _flat(config.to_dict()))
     refused = [_changed(*entry) for entry in found if not _may_change(*entry)]
     if refused:
