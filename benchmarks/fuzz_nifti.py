@@ -1,11 +1,12 @@
 """Damage NIfTI files at random and see that the data gate never crashes and never lies.
 
-    python -m benchmarks.fuzz_nifti                    # 2,000 files, about a minute
+    python -m benchmarks.fuzz_nifti                    # 2,000 files, some minutes
     python -m benchmarks.fuzz_nifti --files 50000 --seed 7
 
 A damaged file must either be refused with a fault, or be read to the same voxels and the same
-affine as nibabel reads. Not part of the tests: run it after changing how files are read. The
-exit code is 1 if any file was read differently, crashed, or took too long or too much memory.
+affine as nibabel reads; and `predict.py` must segment it or say why not, in 10 s and 2 GB. Not
+part of the tests: run it after changing how files are read. The exit code is 1 if any file was
+read differently, crashed, or took too long or too much memory.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from hsf_tune.cli import predict
 from hsf_tune.data.rawfile import BadFile, read_raw
+from hsf_tune.finetuning.base import DEMO_BASE
 
-SLOWEST_S = 5.0
+SLOWEST_S = 5.0  # to read; twice as long to segment
 MOST_BYTES = 2 * 2**30
 EXTREMES = (  # zero, minus one, infinity in both byte orders, NaN, and the ends of integers
     b"\x00\x00\x00\x00", b"\xff\xff\xff\xff", b"\x7f\x80\x00\x00", b"\x00\x00\x80\x7f",
@@ -129,6 +133,31 @@ def judge(path: Path) -> str:
     return "WRONG: took too long" if time.perf_counter() - start > 2 * SLOWEST_S else "same"
 
 
+def segment(path: Path, read: str) -> str:
+    """What `judge` said, or what went wrong where the file is to be segmented."""
+    start, said = time.perf_counter(), io.StringIO()
+    words = [str(DEMO_BASE), str(path), "--to", str(path.parent / "to"), "--overwrite"]
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            predict.main([*words, "--threads", "1"])
+    except SystemExit as end:
+        if time.perf_counter() - start > 2 * SLOWEST_S:
+            return "WRONG: took too long to segment"
+        if end.code not in (0, 1) or (end.code == 0 and read == "refused"):
+            return f"WRONG: segmenting a {read} file ended with {end.code}"
+        return f"{read}, segmented" if end.code == 0 else read
+    except BaseException as error:
+        return f"WRONG: segmenting crashed with {type(error).__name__}: {error}"
+    return "WRONG: segmenting did not end the process"
+
+
+def more_memory(n_bytes: int) -> None:
+    """Let this process take so much beyond what it has now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + n_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,7 +169,7 @@ def main() -> int:
     dice = random.Random(args.seed)
     logging.getLogger("nibabel.global").setLevel(logging.CRITICAL)
     warnings.simplefilter("ignore")
-    resource.setrlimit(resource.RLIMIT_AS, (MOST_BYTES, MOST_BYTES))
+    more_memory(MOST_BYTES)
     sound, counts = seeds(dice), Counter[tuple[str, str]]()
     with tempfile.TemporaryDirectory() as folder:
         for number in range(args.files):
@@ -148,6 +177,8 @@ def main() -> int:
             path = Path(folder) / f"fuzzed{suffix}"
             path.write_bytes(data)
             result = judge(path)
+            if not result.startswith("WRONG"):
+                result = segment(path, result)
             counts[kind, result] += 1
             if result.startswith("WRONG") and args.keep:
                 args.keep.mkdir(parents=True, exist_ok=True)
@@ -162,7 +193,10 @@ def report(counts: Counter[tuple[str, str]], n: int) -> int:
         print(f"{count:7}  {kind:38} {result}", file=out)
     wrong = sum(count for (_, result), count in counts.items() if result.startswith("WRONG"))
     refused = sum(count for (_, result), count in counts.items() if result == "refused")
+    segmented = sum(count for (_, result), count in counts.items() if "segmented" in result)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(out.getvalue(), end="")
+    print(f"{segmented} segmented, {peak:.2f} GB at most")
     print(f"{n} files: {refused} refused, {n - refused - wrong} read as nibabel, {wrong} wrong")
     return 1 if wrong else 0
 

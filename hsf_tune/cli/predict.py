@@ -17,14 +17,17 @@ import torch
 from rich.console import Console
 
 from hsf_tune.cli.shell import run_command
+from hsf_tune.data.content import sound_image
 from hsf_tune.data.names import bids_subject, stem
-from hsf_tune.data.reading import Grid, read_image, read_labels, to_original
+from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels
+from hsf_tune.data.reading import MULTIPLE, normalised, read_labels, to_original
 from hsf_tune.errors import ConfigError, DataError, did_you_mean
 from hsf_tune.export.segmenter import Segmenter, open_segmenter
 from hsf_tune.files import replacing
 from hsf_tune.finetuning.predict import make_views, predict, score_prediction, uncertainty
 from hsf_tune.records import Score, label_means
 
+LARGEST_CROP = 2**23  # voxels, padding not counted; 203 along each axis
 LARGEST_CROP_MM = 150.0  # a hippocampus is about 50 mm long, a head about 200
 EXAMPLES = """examples:
   python scripts/predict.py outputs/NAME sub-*/left_crop.nii.gz
@@ -43,7 +46,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _predict(words: list[str]) -> int:
     args = _parser().parse_intermixed_args(words)
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
     if args.tta < 1:
         raise ConfigError(f"--tta {args.tta}: expected a number of views, 1 or more.")
@@ -84,17 +87,17 @@ def _segment(
     seed: int,
 ) -> list[Score]:
     """Segment one crop, write what was asked for, and score it where a reference is given."""
-    image, grid = read_image(mri)
-    _require_crop(mri, grid)
+    raw = _read_crop(mri)
+    image, grid = normalised(raw)
     labels = segmenter.config.datasets.datasets[dataset].labels
     key = f"datasets.{dataset}.labels"
     truth = None if reference is None else read_labels(reference, grid, labels, key)
     views = make_views(n_views, grid.spacing_mm, seed)
     probabilities = predict(segmenter.predictors, image, views)
-    _save(to_original(segmenter.to_labels(probabilities), grid), mri, grid, paths["labels"])
+    _save(to_original(segmenter.to_labels(probabilities), grid), raw, paths["labels"])
     if "uncertainty" in paths:
         doubt = uncertainty(segmenter.merged(probabilities))
-        _save(to_original(doubt, grid), mri, grid, paths["uncertainty"])
+        _save(to_original(doubt, grid), raw, paths["uncertainty"])
     if truth is None:
         return []
     subject = bids_subject(mri.as_posix()) or mri.absolute().parent.name
@@ -103,11 +106,9 @@ def _segment(
     )
 
 
-def _save(values: Array, like: Path, grid: Grid, path: Path) -> None:
+def _save(values: Array, like: RawImage, path: Path) -> None:
     """A volume on the image's own grid: whole under its name, or not at all."""
-    file: Any = nib.load(like)
-    header = file.header.copy() if isinstance(file, nib.Nifti1Image) else None
-    image = nib.Nifti1Image(values, grid.file_affine, header)
+    image = nib.Nifti1Image(values, like.affine, like.header.copy())
     image.header.set_data_dtype(values.dtype)
     image.header["cal_max"] = image.header["cal_min"] = 0
     with replacing(path) as temporary:
@@ -136,14 +137,25 @@ def _require_free(paths: Sequence[Path], overwrite: bool) -> None:
         )
 
 
-def _require_crop(mri: Path, grid: Grid) -> None:
-    sides = [n * s for n, s in zip(grid.size_before_padding, grid.spacing_mm, strict=True)]
-    if max(sides) > LARGEST_CROP_MM:
-        size = " x ".join(f"{side:.0f}" for side in sides)
+def _read_crop(mri: Path) -> RawImage:
+    """An image that would be good enough to train on, and is no whole head.
+
+    Raises:
+        DataError: it is not; what a header claims is refused before it is read.
+    """
+    claimed = claimed_voxels(mri)
+    try:
+        raw = sound_image(mri, MULTIPLE) if claimed <= LARGEST_CROP else None
+    except BadFile as bad:
+        raise DataError(str(bad)) from None
+    sides = [n * s for n, s in zip(raw.values.shape, raw.spacing_mm, strict=True)] if raw else []
+    if raw is None or max(sides) > LARGEST_CROP_MM:
+        size = f"{' x '.join(f'{s:.0f}' for s in sides)} mm" if raw else f"{claimed:,} voxels"
         raise DataError(
-            f"{mri} is {size} mm, which is a whole head; expected a crop of one hippocampus. Segment"
+            f"{mri} is {size}, which is a whole head; expected a crop of one hippocampus. Segment"
             " heads with the hsf command, or cut them with scripts/crop.py first."
         )
+    return raw
 
 
 def _dataset(segmenter: Segmenter, asked: str | None) -> str:

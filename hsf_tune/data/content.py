@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +19,7 @@ from hsf_tune.data.cases import Case, Fault
 from hsf_tune.data.facts import NOT_WHOLE, CaseFacts, Values, facts_of
 from hsf_tune.data.geometry import difference, offset_in_voxels
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels, read_raw
-from hsf_tune.data.reading import LARGEST_MISALIGNMENT
+from hsf_tune.data.reading import LARGEST_MISALIGNMENT, LEAST_DEVIATION
 
 MOST_LABELS = 100  # more different values in a crop are no label map
 MOST_LABELS_IF_SURE = 32  # fewer, all whole, and half of the voxels equal: no MRI
@@ -62,6 +63,26 @@ def examine(case: Case, rules: LabelRules) -> Examined:
         return _examine(case, rules)
 
 
+def sound_image(path: Path, least_side: int) -> RawImage:
+    """Read an image that is to be segmented, by the rules for those that train.
+
+    Args:
+        least_side: voxels that the network needs along each axis.
+
+    Raises:
+        BadFile: with all that is wrong with it.
+    """
+    image = read_raw(path)
+    faults: list[Fault] = []
+    with np.errstate(all="ignore"):
+        values = _values(image, "intensities", faults)
+        if values is not None:
+            faults += _image_faults(image, values, least_side)
+    if faults:
+        raise BadFile(*faults)
+    return image
+
+
 def _examine(case: Case, rules: LabelRules) -> Examined:
     faults: list[Fault] = []
     mri = _read(case.mri, faults)
@@ -69,7 +90,7 @@ def _examine(case: Case, rules: LabelRules) -> Examined:
     image_values = _values(mri, "intensities", faults)
     label_values = _values(label, "labels", faults)
     if mri is not None and image_values is not None:
-        faults += _image_faults(mri, image_values, rules)
+        faults += _image_faults(mri, image_values, rules.least_side)
     if label is not None and label_values is not None:
         faults += _label_faults(label, label_values, rules)
     if image_values is not None and label_values is not None:
@@ -108,20 +129,25 @@ def _values(image: RawImage | None, what: str, faults: list[Fault]) -> Values | 
     return Values(*np.unique(image.values, return_counts=True))
 
 
-def _image_faults(mri: RawImage, values: Values, rules: LabelRules) -> Iterator[Fault]:
+def _image_faults(mri: RawImage, values: Values, least_side: int) -> Iterator[Fault]:
     where = str(mri.path)
     if len(values.numbers) == 1:
         found = f"is constant: every voxel is {values.numbers[0]:g}"
         yield Fault(where, found, "an MRI", "Replace the image, or leave it out.")
+    elif values.deviation <= LEAST_DEVIATION:
+        found = (
+            f"varies by {np.ptp(values.numbers):g} only, which single precision can't tell apart"
+        )
+        yield Fault(where, found, "an MRI", "Export it again with larger numbers, or leave it out.")
     elif _looks_like_labels(values):
         found = f"looks like a label map: it holds only the values {_listed(values.numbers)}"
         todo = "Correct the patterns, so that mri matches the image."
         yield Fault(where, found, "an MRI", todo)
-    if min(mri.values.shape) < rules.least_side:
+    if min(mri.values.shape) < least_side:
         yield Fault(
             where,
             f"is too small for the network: {_times(mri.values.shape)} voxels",
-            f"at least {rules.least_side} along each axis, which the network halves to one voxel",
+            f"at least {least_side} along each axis, which the network halves to one voxel",
             "Crop it more generously, or leave it out.",
         )
 

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import nibabel as nib
 import numpy as np
 import numpy.typing as npt
+from nibabel.filebasedimages import ImageFileError
 
 from hsf_tune.data.names import Side
 from hsf_tune.data.reading import LARGEST_MISALIGNMENT, misalignment
@@ -207,7 +208,7 @@ def require_same_grid(mri: Path, label: Path) -> None:
     """
     try:
         head, labels = nib.load(mri), nib.load(label)
-    except (OSError, EOFError, ValueError, nib.filebasedimages.ImageFileError) as error:
+    except (OSError, EOFError, ValueError, ImageFileError) as error:
         raise DataError(
             f"{mri} or {label} can't be read ({error}); expected NIfTI files. Copy or export them"
             " again."

@@ -39,6 +39,12 @@ class Values(NamedTuple):
         """The share of the most frequent value."""
         return float(self.counts.max() / self.counts.sum())
 
+    @property
+    def deviation(self) -> float:
+        """The standard deviation over voxels."""
+        numbers = self.numbers.astype(np.float64)
+        return float(np.sqrt(np.cov(numbers, fweights=self.counts)))
+
     def percentile(self, share: float) -> float:
         """The value below which this share of the voxels lies."""
         below = np.cumsum(self.counts) / self.counts.sum()

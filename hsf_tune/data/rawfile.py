@@ -15,13 +15,14 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import nibabel as nib
 import numpy as np
 from nibabel import nifti1, nifti2
+from nibabel.spatialimages import HeaderDataError
 from numpy.typing import NDArray
 
 from hsf_tune.data.cases import Fault
@@ -47,6 +48,7 @@ class RawImage:
         sform, qform: (4, 4), or None where the header's code says that there is none.
         header_spacing_mm: `pixdim`, which some programs believe rather than the affine.
         unit: what the header calls a length: "mm", "m", "micron" or "unknown".
+        header: nibabel's, for what is written beside the file.
     """
 
     path: Path
@@ -56,6 +58,7 @@ class RawImage:
     qform: NDArray[np.float64] | None
     header_spacing_mm: tuple[float, float, float]
     unit: str
+    header: Any = field(repr=False)
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -243,7 +246,7 @@ def _shape_faults(path: Path, header: Any) -> Iterator[Fault]:
         )
         yield Fault(str(path), found, f"at most {LARGEST_VOXELS:,}", todo)
     elif len(shape) < 3 or any(d != 1 for d in shape[3:]):
-        found = f"is no 3D volume but {_times(shape)}"
+        found = f"is no 3D volume but {_times(shape)} voxels"
         todo = "Export the one volume that the labels were drawn on."
         yield Fault(str(path), found, "x*y*z, or x*y*z*1", todo)
 
@@ -285,6 +288,7 @@ def _parsed(path: Path, content: bytes, header: Any) -> RawImage:
         qform=_qform(image.header),
         header_spacing_mm=(x, y, z),
         unit=_unit(int(header["xyzt_units"])),
+        header=image.header,
     )
 
 
@@ -292,7 +296,7 @@ def _qform(header: Any) -> NDArray[np.float64] | None:
     """None also where the quaternion is none; the affine is then the sform's."""
     try:
         return header.get_qform(coded=True)[0]
-    except (ValueError, nib.spatialimages.HeaderDataError):
+    except (ValueError, HeaderDataError):
         return None
 
 

@@ -1,8 +1,8 @@
 """Read one image or label map as the network sees it, and put predictions back.
 
-Everything is read through nibabel, which neither fills cut files with zeros nor hides
-NaN. Steps, in HSF's own order: reorient to RAS+ (axes 0, 1, 2 run to the patient's
-right, front and top), z-normalise over the whole crop, pad with zeros to multiples of 8.
+Every file is read by `rawfile.py`, end to end, and its header judged before its voxels.
+Steps, in HSF's own order: reorient to RAS+ (axes 0, 1, 2 run to the patient's right,
+front and top), z-normalise over the whole crop, pad with zeros to multiples of 8.
 Padding is centred, an odd voxel more before than after, as TorchIO's
 `EnsureShapeMultiple(8)` does it for HSF at inference. Whether a file *should* be used is
 decided in `checks.py`; here it is only refused where it can't be read.
@@ -10,38 +10,25 @@ decided in `checks.py`; here it is only refused where it can't be read.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import numpy.typing as npt
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
-from nibabel.spatialimages import HeaderDataError
 
+from hsf_tune.data.rawfile import BadFile, RawImage, read_raw
 from hsf_tune.errors import DataError
 
 Array = npt.NDArray[Any]
 
 MULTIPLE = 8  # voxels; three halvings of the network, and what HSF pads to
 LARGEST_MISALIGNMENT = 0.25  # voxels; oblique affines rounded to 3 decimals differ by 0.1
+LEAST_DEVIATION = float(np.finfo(np.float32).tiny)  # of the intensities, below which there is none
 _NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 _WIDEST_RANGE = 1 << 20  # between the smallest and the largest label
-
-_UNREADABLE = (
-    OSError,  # missing, cut short, not gzip
-    EOFError,
-    ValueError,
-    OverflowError,
-    MemoryError,
-    zlib.error,
-    ImageFileError,
-    HeaderDataError,
-)
 
 
 @dataclass(frozen=True)
@@ -112,22 +99,28 @@ def read_image(path: Path) -> tuple[Array, Grid]:
         DataError: the file can't be read, is no scalar 3D volume, holds NaN or
             infinities, or is constant.
     """
-    values, affine = _volume(path)
-    values = values.astype(np.float64)
+    return normalised(_raw(path))
+
+
+def normalised(raw: RawImage) -> tuple[Array, Grid]:
+    """`read_image` of a file that has been read."""
+    path, values = raw.path, raw.values.astype(np.float64)
     if not np.isfinite(values).all():
         raise DataError(
             f"{path} holds {np.count_nonzero(~np.isfinite(values))} voxels that are NaN or"
             " infinite; expected finite intensities. Repair the image, or leave it out."
         )
-    deviation = values.std(ddof=1) if values.size > 1 else 0.0
-    if not deviation > 0:
+    with np.errstate(over="ignore", under="ignore"):
+        deviation = values.std(ddof=1) if values.size > 1 else 0.0
+    if not LEAST_DEVIATION < deviation < np.inf:
         raise DataError(
-            f"{path} is constant ({values.flat[0]:g} everywhere), so it can't be normalised;"
-            " expected an MRI. Replace the image, or leave it out."
+            f"{path} is constant ({values.flat[0]:g} everywhere, or so nearly that single precision"
+            " can't tell), so it can't be normalised; expected an MRI. Replace the image, or leave"
+            " it out."
         )
-    grid = _grid(values.shape, affine)
-    normalised = ((values - values.mean()) / deviation).astype(np.float32)
-    return _padded(apply_orientation(normalised, grid.orientation), grid), grid
+    grid = _grid(values.shape, raw.affine)
+    scaled = ((values - values.mean()) / deviation).astype(np.float32)
+    return _padded(apply_orientation(scaled, grid.orientation), grid), grid
 
 
 def read_labels(path: Path, image: Grid, mapping: Mapping[int, int], key: str) -> Array:
@@ -145,8 +138,8 @@ def read_labels(path: Path, image: Grid, mapping: Mapping[int, int], key: str) -
         DataError: the file can't be read, does not lie on the image's grid, or holds a
             value that is not whole or not mapped.
     """
-    values, affine = _volume(path)
-    indices = _mapped(path, values, mapping, key)
+    raw = _raw(path)
+    affine, indices = raw.affine, _mapped(path, raw.values, mapping, key)
     if image.file_shape == indices.shape and (
         misalignment(indices.shape, affine, image.file_affine) <= LARGEST_MISALIGNMENT
     ):
@@ -203,33 +196,16 @@ def to_original(prediction: Array, grid: Grid) -> Array:
     return np.ascontiguousarray(back)
 
 
-def _volume(path: Path) -> tuple[Array, Array]:
-    """Scaled values (X, Y, Z) as on disk, and the affine."""
+def _raw(path: Path) -> RawImage:
     try:
-        file: Any = nib.load(path)
-        shape = tuple(int(n) for n in file.shape)
-        kind = file.get_data_dtype()
-        affine = np.asarray(file.affine, dtype=np.float64)
-        spatial = shape[:3]
-        if len(shape) < 3 or any(n != 1 for n in shape[3:]) or kind.names or kind.kind == "c":
-            raise DataError(
-                f"{path} is a volume of {_times(shape)} and type {kind}; expected one scalar 3D"
-                " volume (x*y*z, or x*y*z*1). Export the volume that is to be segmented alone."
-            )
-        if 0 in spatial:
-            raise DataError(f"{path} is empty ({_times(shape)}); expected a 3D volume.")
-        values = np.asanyarray(file.dataobj).reshape(spatial)
-        if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-            raise DataError(
-                f"{path} has a singular affine, so its voxels have no place in space; expected"
-                " positive voxel sizes. Repair the header."
-            )
-    except _UNREADABLE as error:
+        return read_raw(path)
+    except BadFile as bad:
         raise DataError(
-            f"{path} can't be read ({type(error).__name__}: {error}); expected a complete NIfTI"
-            " file. Copy or export it again."
-        ) from error
-    return values, affine
+            "\n".join(
+                f"{path} can't be read: it {fault.found}; expected {fault.expected}. {fault.todo}"
+                for fault in bad.faults
+            )
+        ) from bad
 
 
 def _grid(file_shape: tuple[int, ...], affine: Array) -> Grid:

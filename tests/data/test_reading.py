@@ -162,6 +162,10 @@ UNREADABLE = {
     "2D": (lambda path, write: write(path, np.ones((4, 4))), "4 x 4 "),
     "complex": (lambda path, write: write(path, np.ones((4, 4, 4), complex)), "complex"),
     "NaN": (lambda path, write: write(path, np.full((4, 4, 4), np.nan)), "64 voxels"),
+    "next to constant": (
+        lambda path, write: write(path, np.arange(64.0).reshape(4, 4, 4) * 1e-200),
+        "constant",
+    ),
     "constant": (lambda path, write: write(path, np.full((4, 4, 4), 7.0)), "constant"),
 }
 

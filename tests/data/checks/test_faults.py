@@ -217,6 +217,10 @@ FILES = {
     "a constant image": (
         lambda s: _image(s, lambda a: _set(a, ..., 7)), MRI, ["constant", "every voxel is 7"],
     ),
+    "an image of next to nothing": (
+        lambda s: s.write(MRI, s.values(MRI).astype(np.float64) * 1e-200), MRI,
+        ["single precision can't tell apart"],
+    ),
     "an image too small for the network": (
         lambda s: (
             s.write(MRI, s.values(MRI)[:, :, :7]), s.write(LABEL, s.values(LABEL)[:, :, :7])
