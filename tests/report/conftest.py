@@ -265,9 +265,7 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("images")
     folder = root / "run"
-    searched = write_run(
-        folder, n_subjects=6, arms=("encoder", "decoder"), main_path=str(root / "data")
-    )
+    searched = write_run(folder, n_subjects=6, main_path=str(root / "data"))
     rng = np.random.default_rng(0)
     predicted = {}
     for i, subject in enumerate(searched.subjects):
@@ -284,9 +282,10 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if (i, side) == (2, "left"):
                 predicted[case][8:12, 14:18, 18:21] = 4
     for trial in Records(folder).trials.values():
-        if trial.started.phase == "confirm" and trial.started.strategy:
+        if trial.started.phase == "confirm":
             kept = folder / "checkpoints" / trial.id
             kept.mkdir(parents=True)
-            cases = {s.case for s in trial.ended.scores}
-            np.savez_compressed(kept / "predictions.npz", **{c: predicted[c] for c in cases})
+            shift = 0 if trial.started.strategy else 2
+            cases = {s.case: np.roll(predicted[s.case], shift, 2) for s in trial.ended.scores}
+            np.savez_compressed(kept / "predictions.npz", **cases)
     return folder
