@@ -125,7 +125,9 @@ def race_picture(run: Run, title: str = "") -> Figure:
 def _beside(axes: Any, y: float, text: str, **look: Any) -> None:
     """A text to the right of the axes, at a row's height."""
     place = {"xycoords": ("axes fraction", "data"), "va": "center", "annotation_clip": False}
-    axes.annotate(text, (1.01, y), **place, **{"fontsize": 9.5, "color": MUTED, "parse_math": False, **look})
+    axes.annotate(
+        text, (1.01, y), **place, **{"fontsize": 9.5, "color": MUTED, "parse_math": False, **look}
+    )
 
 
 def _dress(axes: Any, grid: str) -> None:

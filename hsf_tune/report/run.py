@@ -30,8 +30,6 @@ from hsf_tune.verdict.scores import (
 )
 
 
-
-
 @dataclass(frozen=True)
 class Run(StoredRun):
     """A run's folder, read for its report.

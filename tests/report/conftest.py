@@ -13,6 +13,8 @@ import pytest
 import yaml
 
 from hsf_tune.config import config_from_dict
+from hsf_tune.data.cases import find_cases
+from hsf_tune.data.store import open_store
 from hsf_tune.records import (
     EpochEnded,
     Event,
@@ -22,6 +24,7 @@ from hsf_tune.records import (
     TrialEnded,
     TrialStarted,
 )
+from hsf_tune.report import read_run
 
 LABELS = ("DG", "CA1", "CA2", "CA3", "SUB")
 BLOCKS = {
@@ -94,7 +97,7 @@ class Searched:
         train = [s for s in self.subjects if s not in validate]
         yield TrialStarted(
             name, phase, arm, strategy, fold, seed, EPOCHS if strategy else 0, train, validate,
-            openings if strategy else {}, parameters, "cpu",
+            opening_epochs=openings if strategy else {}, parameters_trained=parameters, device="cpu",
         )  # fmt: skip
         scores = list(self.scores(strategy, validate, volumes=True, surface=phase == "confirm"))
         dice = float(np.mean([s.value for s in scores if s.metric == "dice"]))
@@ -281,6 +284,10 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             predicted[case] = labels.copy()
             if (i, side) == (2, "left"):
                 predicted[case][8:12, 14:18, 18:21] = 4
+    described = json.loads((folder / "dataset.json").read_text())
+    config = read_run(folder).config
+    store = open_store(find_cases(config.datasets), config.datasets, config.store)
+    (folder / "dataset.json").write_text(json.dumps(described | {"key": store.key}))
     for trial in Records(folder).trials.values():
         if trial.started.phase == "confirm":
             kept = folder / "checkpoints" / trial.id

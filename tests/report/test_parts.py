@@ -20,7 +20,7 @@ STRATEGY = {"finetuning.mode": "decoder", "finetuning.depth": 2, "models.lr": 1e
 def trained(losses, openings):
     """A trial with this training loss and these openings."""
     started = TrialStarted("t", "confirm", "decoder", STRATEGY, 1, 42, len(losses), (), (),
-                           {"final_conv": 0, **openings})  # fmt: skip
+                           opening_epochs={"final_conv": 0, **openings})  # fmt: skip
     epochs = {e: EpochEnded("t", e, {"train_loss": x}) for e, x in enumerate(losses)}
     return TrialRecord(started, epochs)
 

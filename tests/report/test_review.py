@@ -65,6 +65,13 @@ def test_images_that_are_gone_are_said_not_raised(run_with_images, tmp_path):
     assert "can't be read here" in review(replace(run, config=elsewhere)).missing
 
 
+def test_images_that_changed_since_are_not_shown(run_with_images):
+    """Their labels would be laid over other anatomy."""
+    run = read_run(run_with_images)
+    changed = replace(run, dataset={**run.dataset, "key": "0f" * 32})
+    assert "images have changed" in review(changed).missing
+
+
 def test_without_kept_predictions_the_page_says_so(finished_run):
     """Older runs, or cleaned ones."""
     assert "No predictions" in review(read_run(finished_run)).missing
