@@ -79,15 +79,25 @@ def overlay(
 
 
 def snapshot(
-    image: Volume, prediction: Volume, reference: Volume, spacing_mm: Sequence[float]
+    image: Volume,
+    prediction: Volume,
+    reference: Volume,
+    spacing_mm: Sequence[float],
+    through: tuple[int, int] | None = None,
 ) -> Figure:
-    """A sagittal and a coronal plane, the prediction filled in under the reference's borders.
+    """The prediction filled in under the reference's borders, without a word around it.
 
-    Two predictions of a case are cut alike: by the reference alone. Arguments as for `overlay`.
+    A sagittal and a coronal plane through the reference's middle, cut by the reference alone, so
+    that several predictions of a case are cut alike. Other arguments as for `overlay`.
+
+    Args:
+        through: (array axis, index) of a single plane to show instead.
     """
     _same_shape(image=image, prediction=prediction, reference=reference)
-    views = _views(image, prediction, reference, spacing_mm, reference > 0)
-    borders, fills = (planes[:2] for planes in views)
+    shown = (reference > 0) | ((prediction > 0) & (through is not None))
+    views = _views(image, prediction, reference, spacing_mm, shown, through)
+    chosen = slice(0, 2) if through is None else slice(through[0], through[0] + 1)
+    borders, fills = (planes[chosen] for planes in views)
     width, height, _ = _layout(borders)
     figure = Figure(figsize=(SNAPSHOT_IN, SNAPSHOT_IN * height / width), facecolor="black")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -158,10 +168,17 @@ def _planes_of(cell: Cell) -> list[_Plane]:
 
 
 def _views(
-    image: Volume, prediction: Volume, reference: Volume, spacing_mm: Sequence[float], shown: Volume
+    image: Volume,
+    prediction: Volume,
+    reference: Volume,
+    spacing_mm: Sequence[float],
+    shown: Volume,
+    through: tuple[int, int] | None = None,
 ) -> tuple[list[_Plane], list[_Plane]]:
     """Planes with the reference's and with the prediction's labels, around what is to be shown."""
     centre = _centre(reference if np.any(reference) else prediction)
+    if through is not None:
+        centre[through[0]] = through[1]
     box = _box_around(shown, spacing_mm, margin_mm=6.0)
     image, prediction, reference = (v[box] for v in (image, prediction, reference))
     centre = [c - part.start for c, part in zip(centre, box, strict=True)]
@@ -193,12 +210,12 @@ class _Layout(NamedTuple):
 
 
 def _layout(planes: Sequence[_Plane]) -> _Layout:
-    """Sagittal above coronal, the axial plane beside them; two planes side by side."""
-    if len(planes) == 2:
+    """Sagittal above coronal, the axial plane beside them; fewer planes side by side."""
+    if len(planes) < 3:
         height = max(plane.height for plane in planes)
+        starts = np.cumsum([0.0, *(plane.width + GAP_MM for plane in planes)])
         lows = [(height - plane.height) / 2 for plane in planes]
-        second = planes[0].width + GAP_MM
-        return _Layout(second + planes[1].width, height, [(0.0, lows[0]), (second, lows[1])])
+        return _Layout(starts[-1] - GAP_MM, height, list(zip(starts[:-1], lows, strict=True)))
     sagittal, coronal, axial = planes
     width = max(sagittal.width, coronal.width) + GAP_MM + axial.width
     height = max(sagittal.height + GAP_MM + coronal.height, axial.height)

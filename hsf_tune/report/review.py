@@ -14,7 +14,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
@@ -188,25 +187,13 @@ class _Scene:
         return [label for label, name in names.items() if forgiving and is_free(name)]
 
     def draw_place(self, place: Place, voted: tuple[Labels, Any]) -> Picture:
-        stored = self.store.load(place.case)
-        grey = self.image(place.case).take(place.index, place.axis)
-        manual = self.manual(place.case).take(place.index, place.axis)
-        agreed = np.where(voted[1], voted[0], 0).take(place.index, place.axis)
-        step = [s for i, s in enumerate(stored.spacing_mm) if i != place.axis]
-        height = grey.shape[1] * step[1] / (grey.shape[0] * step[0])
-        figure = Figure(figsize=(7.2, min(6.0, 0.35 + 2.4 * height)), layout="constrained")
-        for axes, labels, title in zip(
-            figure.subplots(1, 3),
-            (None, manual, agreed),
-            ("image", "manual", "all finalists"),
-            strict=True,
-        ):
-            _draw_slice(axes, grey, labels, step, title)
+        """What all finalists share there, under the borders of the manual labels."""
         caption = (
             f"{place.case}, {PLANES[place.axis]} slice {place.index}: all finalists see"
             f" {place.agreed}, the manual label is {place.manual} ({place.volume_mm3:.0f} mm³)"
         )
-        return Picture(caption, encoded(figure))
+        agreed = np.where(voted[1], voted[0], 0)
+        return self.snapshot(caption, place.case, agreed, (place.axis, place.index))
 
     def ranked_cases(self) -> list[Predicted]:
         """The recommended strategy's cases, lowest Dice first; the best one's, if none is kept."""
@@ -254,11 +241,13 @@ class _Scene:
             text = f"{word} case of {describe(shown.strategy)}: {shown.case}, Dice {shown.dice:.3f}"
             yield self.snapshot(text, shown.case, shown.labels)
 
-    def snapshot(self, caption: str, case: str, labels: Labels) -> Picture:
+    def snapshot(
+        self, caption: str, case: str, labels: Labels, through: tuple[int, int] | None = None
+    ) -> Picture:
         """Labels of a case, filled in under the borders of the manual ones."""
         spacing = self.store.load(case).spacing_mm
-        figure = figures.snapshot(self.image(case), labels, self.manual(case), spacing)
-        return Picture(caption, encoded(figure, dots_per_inch=200))
+        drawn = figures.snapshot(self.image(case), labels, self.manual(case), spacing, through)
+        return Picture(caption, encoded(drawn, dots_per_inch=200))
 
     def image(self, case: str) -> NDArray[Any]:
         stored = self.store.load(case)
@@ -299,20 +288,3 @@ def _fullest_slice(voxels: NDArray[np.bool_]) -> tuple[int, int]:
     counts = [voxels.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     axis = int(np.argmax([c.max() for c in counts]))
     return axis, int(counts[axis].argmax())
-
-
-def _draw_slice(
-    axes: Any, grey: NDArray[Any], labels: Labels | None, step_mm: Sequence[float], title: str
-) -> None:
-    """One slice with filled labels; first in-plane axis to the right, second upwards."""
-    low, high = np.percentile(grey, [1, 99])
-    aspect = step_mm[1] / step_mm[0]
-    axes.imshow(grey.T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
-    if labels is not None:
-        colors = np.zeros((*labels.T.shape, 4))
-        for label in np.unique(labels[labels > 0]):
-            rgb = [int(label_color(int(label))[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-            colors[label == labels.T] = [*rgb, 0.6]
-        axes.imshow(colors, origin="lower", aspect=aspect)
-    axes.set_title(title, fontsize=12, parse_math=False)
-    axes.set_axis_off()
