@@ -16,20 +16,28 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--enable-unsafe-swiftshader", "--enable-logging=stderr", "--dump-dom",
+    "--enable-unsafe-swiftshader", "--enable-logging=stderr",
 )  # fmt: skip
 
 
 @pytest.fixture
-def open_page(tmp_path):
-    """Opens an address in a real browser: (the document as it stands then, errors it said)."""
+def browser(tmp_path):
+    """The command of a real browser without a window; flags and an address are to follow."""
     if CHROMIUM is None:
         pytest.skip("no chromium on this machine")
+    return [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}"]
 
-    def open_page(address, width=1366, milliseconds=6000):
+
+@pytest.fixture
+def open_page(browser):
+    """Opens an address in a real browser: (the document as it stands then, errors it said)."""
+
+    def open_page(address, width=1366, milliseconds=6000, height=900, dark=False):
+        size = f"--window-size={width},{height}"
+        scheme = ["--blink-settings=preferredColorScheme=0"] if dark else []
+        waiting = f"--virtual-time-budget={milliseconds}"
         done = subprocess.run(
-            [CHROMIUM, *FLAGS, f"--user-data-dir={tmp_path / 'profile'}",
-             f"--window-size={width},900", f"--virtual-time-budget={milliseconds}", address],
+            [*browser, "--dump-dom", size, *scheme, waiting, address],
             capture_output=True, text=True, timeout=120, check=True,
         )  # fmt: skip
         said = [line for line in done.stderr.splitlines() if "CONSOLE" in line]

@@ -118,22 +118,19 @@ def _hours(hours: float) -> str:
 def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> None:
     """The table of arms and baselines, the verdict and the recommendation.
 
-    Explored: Dice of the arm's best strategy, mean over its folds; confirmed: of all its finalists.
+    Explored and confirmed: of the arm's best strategy; beside it, the mean of the arm's finalists.
     """
-    table = Table(box=SIMPLE_HEAD)
-    for name in ("arm", "trials", "time", "explored", "confirmed", "95 %"):
-        table.add_column(name, justify="left" if name == "arm" else "right", no_wrap=True)
-    rows = {**report["arms"], **{k: v for k, v in report["baselines"].items() if v}}
-    for name, arm in rows.items():
-        ci = arm.get("confirmed_dice_ci95")
-        table.add_row(
-            name.replace("_", " "),
-            str(arm["trials"]),
-            f"{arm['seconds']:.0f} s",
-            _dice(arm.get("best_explored_dice", arm.get("explored_dice"))),
-            _dice(arm.get("confirmed_dice_mean")),
-            f"{ci[0]:.3f} to {ci[1]:.3f}" if ci else "-",
-        )
+    table = Table(box=SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
+    heads = ("arm", "trials", "time", "explored", "confirmed", "95 %", "mean of\nfinalists")
+    for head in heads:
+        table.add_column(head, justify="left" if head == "arm" else "right", no_wrap=True)
+    for name, arm in report["arms"].items():
+        scores = arm["best_explored_dice"], arm["best_confirmed_dice"], arm["best_confirmed_ci95"]
+        table.add_row(*_row(name, arm, *scores), _dice(arm["confirmed_dice_mean"]))
+    for name, baseline in report["baselines"].items():
+        if baseline:
+            keys = "explored_dice", "confirmed_dice_mean", "confirmed_dice_ci95"
+            table.add_row(*_row(name, baseline, *(baseline[key] for key in keys)))
     console.print(table)
     for name, arm in report["arms"].items():
         if arm["best_strategy"]:
@@ -149,5 +146,14 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
     console.print(f"Report: {files.report}. Compare the trials with: mlflow ui", highlight=False)
 
 
+def _row(
+    name: str, fields: Mapping[str, Any], explored: float | None, dice: float | None, ci95: Any
+) -> tuple[str, ...]:
+    limits = f"{ci95[0]:.3f} to {ci95[1]:.3f}" if ci95 else "-"
+    seconds = f"{fields['seconds']:.0f} s"
+    name = name.removeprefix("documented_").replace("_", " ")  # fits 80 columns
+    return name, str(fields["trials"]), seconds, _dice(explored), _dice(dice), limits
+
+
 def _dice(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    return "-" if value is None else f"{value:.3f}"

@@ -7,7 +7,7 @@ decide. Nothing here touches pyplot's global state: threads may draw at the same
 from hsf_tune.figures.canvas import save
 from hsf_tune.figures.curves import learning_curve
 from hsf_tune.figures.palette import arm_colors, label_color
-from hsf_tune.figures.volumes import Cell, contact_sheet, overlay
+from hsf_tune.figures.volumes import Cell, contact_sheet, overlay, snapshot
 
 __all__ = [
     "Cell",
@@ -17,4 +17,5 @@ __all__ = [
     "learning_curve",
     "overlay",
     "save",
+    "snapshot",
 ]

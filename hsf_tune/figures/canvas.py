@@ -12,9 +12,9 @@ from hsf_tune.files import replacing
 WIDTH_IN, DPI = 11.0, 110  # 1210 pixels: a laptop's width
 
 
-def blank(height_in: float, title: str) -> Figure:
-    """A figure of our width whose title may hold any character."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
+def blank(height_in: float, title: str, width_in: float = WIDTH_IN) -> Figure:
+    """A figure, as wide as a laptop if not told otherwise; its title may hold any character."""
+    figure = Figure(figsize=(width_in, height_in), dpi=DPI, layout="constrained")
     if title:
         figure.suptitle(title, fontsize=12, color=INK, parse_math=False)
     return figure

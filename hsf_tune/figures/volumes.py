@@ -28,6 +28,7 @@ from hsf_tune.figures.palette import INK, label_color
 PLANES = {"sagittal": (1, 2), "coronal": (0, 2), "axial": (0, 1)}  # array axes: across, up
 ENDS = (("L", "R"), ("P", "A"), ("I", "S"))  # what the ends of each array axis point at
 GAP_MM = 1.5
+SNAPSHOT_IN = 3.4
 
 Volume = NDArray[Any]
 
@@ -64,13 +65,9 @@ def overlay(
         ValueError: the shapes differ.
     """
     _same_shape(image=image, prediction=prediction, reference=reference)
-    centre = _centre(reference if np.any(reference) else prediction)
-    box = _box_around((reference > 0) | (prediction > 0), spacing_mm, margin_mm=6.0)
-    image, prediction, reference = (v[box] for v in (image, prediction, reference))
-    centre = [c - part.start for c, part in zip(centre, box, strict=True)]
-    borders = _cut(image, reference, spacing_mm, centre)
-    fills = _cut(image, prediction, spacing_mm, centre)
-    width, height = _block_size(borders)
+    shown = (reference > 0) | (prediction > 0)
+    borders, fills = _views(image, prediction, reference, spacing_mm, shown)
+    width, height, _ = _layout(borders)
     figure = blank(min(8.0, WIDTH_IN / 2 * height / width + 1.1), title)
     left, right = figure.subplots(1, 2)
     _block(left, borders, outlines=borders, names=True, scale=True)
@@ -78,6 +75,33 @@ def overlay(
     left.set_title("reference", fontsize=11, color=INK)
     right.set_title("prediction (filled) against reference (lines)", fontsize=11, color=INK)
     _legend(figure, np.union1d(prediction, reference), labels_names)
+    return figure
+
+
+def snapshot(
+    image: Volume,
+    prediction: Volume,
+    reference: Volume,
+    spacing_mm: Sequence[float],
+    through: tuple[int, int] | None = None,
+) -> Figure:
+    """The prediction filled in under the reference's borders, without a word around it.
+
+    A sagittal and a coronal plane through the reference's middle, cut by the reference alone, so
+    that several predictions of a case are cut alike. Other arguments as for `overlay`.
+
+    Args:
+        through: (array axis, index) of a single plane to show instead.
+    """
+    _same_shape(image=image, prediction=prediction, reference=reference)
+    shown = (reference > 0) | ((prediction > 0) & (through is not None))
+    views = _views(image, prediction, reference, spacing_mm, shown, through)
+    chosen = slice(0, 2) if through is None else slice(through[0], through[0] + 1)
+    borders, fills = (planes[chosen] for planes in views)
+    width, height, _ = _layout(borders)
+    figure = Figure(figsize=(SNAPSHOT_IN, SNAPSHOT_IN * height / width), facecolor="black")
+    axes = figure.add_axes((0, 0, 1, 1))
+    _block(axes, borders, outlines=borders, fills=fills, names=True, scale=True)
     return figure
 
 
@@ -106,8 +130,8 @@ def contact_sheet(
         raise ValueError("A contact sheet needs at least one case; got none.")
     columns = min(columns, len(drawn))
     rows = math.ceil(len(drawn) / columns)
-    sizes = [_block_size(planes) for _, planes in drawn]
-    ratio = float(np.median([height / width for width, height in sizes]))
+    sizes = [_layout(planes) for _, planes in drawn]
+    ratio = float(np.median([size.height / size.width for size in sizes]))
     figure = blank(rows * min(6.0, WIDTH_IN / columns * ratio + 0.25) + 0.7, title)
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes, (name, planes) in zip(grid.flat, drawn, strict=False):
@@ -143,6 +167,25 @@ def _planes_of(cell: Cell) -> list[_Plane]:
     return _cut(cell.image, cell.labels, cell.spacing_mm, _centre(cell.labels))
 
 
+def _views(
+    image: Volume,
+    prediction: Volume,
+    reference: Volume,
+    spacing_mm: Sequence[float],
+    shown: Volume,
+    through: tuple[int, int] | None = None,
+) -> tuple[list[_Plane], list[_Plane]]:
+    """Planes with the reference's and with the prediction's labels, around what is to be shown."""
+    centre = _centre(reference if np.any(reference) else prediction)
+    if through is not None:
+        centre[through[0]] = through[1]
+    box = _box_around(shown, spacing_mm, margin_mm=6.0)
+    image, prediction, reference = (v[box] for v in (image, prediction, reference))
+    centre = [c - part.start for c, part in zip(centre, box, strict=True)]
+    borders = _cut(image, reference, spacing_mm, centre)
+    return borders, _cut(image, prediction, spacing_mm, centre)
+
+
 def _cut(
     image: Volume, labels: Volume, spacing_mm: Sequence[float], centre: Sequence[int]
 ) -> list[_Plane]:
@@ -158,11 +201,27 @@ def _cut(
     return planes
 
 
-def _block_size(planes: Sequence[_Plane]) -> tuple[float, float]:
-    """Width and height in mm of the three planes laid out together."""
+class _Layout(NamedTuple):
+    """Where planes go, in mm: the whole, and the lower left corner of each."""
+
+    width: float
+    height: float
+    corners: Sequence[tuple[float, float]]
+
+
+def _layout(planes: Sequence[_Plane]) -> _Layout:
+    """Sagittal above coronal, the axial plane beside them; fewer planes side by side."""
+    if len(planes) < 3:
+        height = max(plane.height for plane in planes)
+        starts = np.cumsum([0.0, *(plane.width + GAP_MM for plane in planes)])
+        lows = [(height - plane.height) / 2 for plane in planes]
+        return _Layout(starts[-1] - GAP_MM, height, list(zip(starts[:-1], lows, strict=True)))
     sagittal, coronal, axial = planes
     width = max(sagittal.width, coronal.width) + GAP_MM + axial.width
-    return width, max(sagittal.height + GAP_MM + coronal.height, axial.height)
+    height = max(sagittal.height + GAP_MM + coronal.height, axial.height)
+    top, right = height - sagittal.height, width - axial.width
+    corners = [(0.0, top), (0.0, top - GAP_MM - coronal.height), (right, height - axial.height)]
+    return _Layout(width, height, corners)
 
 
 def _block(
@@ -174,14 +233,11 @@ def _block(
     names: bool,
     scale: bool,
 ) -> None:
-    """The three planes in one set of axes whose data units are millimetres."""
-    sagittal, coronal, axial = planes
-    width, height = _block_size(planes)
+    """Planes in one set of axes whose data units are millimetres."""
+    width, height, corners = _layout(planes)
     axes.set(xlim=(0, width), ylim=(0, height), aspect="equal", xticks=[], yticks=[])
     axes.set_facecolor("black")
     axes.spines[:].set_visible(False)
-    top, right = height - sagittal.height, width - axial.width
-    corners = ((0.0, top), (0.0, top - GAP_MM - coronal.height), (right, height - axial.height))
     for i, (plane, corner) in enumerate(zip(planes, corners, strict=True)):
         where = (corner[0], corner[0] + plane.width, corner[1], corner[1] + plane.height)
         look: dict[str, Any] = {"origin": "lower", "interpolation": "nearest", "extent": where}
@@ -192,7 +248,7 @@ def _block(
             _borders(axes, outlines[i], corner, 1.3 if names else 0.9)
         _orient(axes, plane, where, names)
     if scale:
-        _scale_bar(axes, axial, width, height - axial.height)
+        _scale_bar(axes, planes[-1], width, corners[-1][1])
 
 
 def _tinted(labels: NDArray[Any], alpha: float = 0.55) -> NDArray[Any]:
@@ -236,9 +292,9 @@ def _orient(axes: Any, plane: _Plane, where: Sequence[float], names: bool) -> No
         _on_image(axes, left + inset, top - inset, plane.name, ha="left", va="top", fontsize=8)
 
 
-def _scale_bar(axes: Any, axial: _Plane, width: float, bottom: float) -> None:
-    """10 mm, or 5 where that leaves no room, in the lower right corner of the axial plane."""
-    length = 10.0 if axial.width > 30 else 5.0
+def _scale_bar(axes: Any, plane: _Plane, width: float, bottom: float) -> None:
+    """10 mm, or 5 where that leaves no room, in the lower right corner of the last plane."""
+    length = 10.0 if plane.width > 30 else 5.0
     right, y = width * 0.98, bottom + width * 0.02
     axes.plot([right - length, right], [y, y], color="white", lw=3, solid_capstyle="butt")
     look = {"ha": "center", "va": "bottom", "fontsize": 8}

@@ -108,7 +108,7 @@ def curves_figure(run: Run, curves: Sequence[Curves]) -> go.Figure:
     by_arm = {arm: [c for c in curves if c.arm == arm] for arm in arms}
     columns = max(len(members) for members in by_arm.values())
     titles = [
-        describe(by_arm[arm][i].strategy) if i < len(by_arm[arm]) else ""
+        _in_two_lines(by_arm[arm][i].strategy) if i < len(by_arm[arm]) else ""
         for arm in arms
         for i in range(columns)
     ]
@@ -133,6 +133,11 @@ def curves_figure(run: Run, curves: Sequence[Curves]) -> go.Figure:
         secondary_y=True, showgrid=False, tickformat=".2f", tickmode="auto", nticks=5
     )
     return dressed(figure, 90 + PANEL_HEIGHT_PX * len(arms), margin={"t": 96})
+
+
+def _in_two_lines(strategy: Mapping[str, Any]) -> str:
+    first, _, rest = describe(strategy).partition(", a block")
+    return f"{first},<br>a block{rest}" if rest else first
 
 
 def _draw_panel(

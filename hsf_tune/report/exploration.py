@@ -13,66 +13,42 @@ from hsf_tune.figures.palette import FAINT, INK, MUTED
 from hsf_tune.finetuning.strategy import LR, describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.run import Run
-from hsf_tune.report.style import dressed, faded, group_colors, shown_name
+from hsf_tune.report.style import CLEAR, dressed, group_colors, shown_name
 from hsf_tune.verdict.scores import Explored, mean_over_subjects
 
-
-def race_figure(run: Run) -> go.Figure:
-    """Mean Dice of each strategy over the folds it has run; finalists are drawn strongly."""
-    arms = [a for a in run.arms if any(e.arm == a for e in run.explored)]
-    figure = make_subplots(
-        cols=len(arms), shared_yaxes=True, subplot_titles=arms, horizontal_spacing=0.03
-    )
-    colors = group_colors(run.arms)
-    for column, arm in enumerate(arms, start=1):
-        chosen = {strategy_key(s) for s in run.finalists.get(arm, [])}
-        members = [e for e in run.explored if e.arm == arm]
-        for one in sorted(members, key=lambda e: e.key in chosen):
-            strong = one.key in chosen
-            folds = sorted(one.dice_of_fold)
-            running = np.cumsum([one.dice_of_fold[f] for f in folds]) / np.arange(1, len(folds) + 1)
-            color = colors[arm] if strong else faded(colors[arm], 0.3)
-            figure.add_trace(
-                go.Scatter(
-                    x=folds,
-                    y=running,
-                    mode="lines+markers",
-                    line={"color": color, "width": 2.5 if strong else 1.2},
-                    marker={"size": 7 if strong else 5},
-                    name=describe(one.strategy),
-                    showlegend=False,
-                    hovertemplate=f"{describe(one.strategy)}<br>mean of folds 1 to %{{x}}: "
-                    "%{y:.4f}<extra></extra>",
-                ),
-                row=1,
-                col=column,
-            )
-    most = max(max(e.dice_of_fold) for e in run.explored)
-    figure.update_xaxes(title_text="fold", dtick=1, range=[0.7, most + 0.3])
-    figure.update_yaxes(title_text="mean Dice so far", col=1)
-    return dressed(figure, 380)
+MOST_TICKS = 8  # of an axis, that still can be read
+RATES = [float(f"{digit}e{power}") for power in range(-6, 1) for digit in (1, 3)]
 
 
 def strategies_figure(run: Run) -> go.Figure:
-    """Parallel coordinates of all strategies on the exploration's fold 1."""
+    """Parallel coordinates of all strategies on the exploration's fold 1, in their arms' colours."""
     explored = [e for e in run.explored if 1 in e.dice_of_fold and e.arm in run.arms]
-    keys = varied_keys(explored)
-    dimensions = [_categories("arm", [e.arm for e in explored], run.arms)]
-    for key in keys:
-        values = [e.strategy.get(key) for e in explored]
-        dimensions.append(_dimension(key, values))
-    dice = [e.dice_of_fold[1] for e in explored]
-    dimensions.append({"label": "Dice, fold 1", "values": dice})
+    arms = [arm for arm in run.arms if any(e.arm == arm for e in explored)]
+    dimensions = [
+        _dimension(key, [e.strategy.get(key) for e in explored]) for key in varied_keys(explored)
+    ]
+    dimensions.append({"label": "Dice, fold 1", "values": [e.dice_of_fold[1] for e in explored]})
+    colors = group_colors(run.arms)
+    steps = [(i + end) / len(arms) for i in range(len(arms)) for end in (0, 1)]
+    line = {
+        "color": [arms.index(e.arm) for e in explored],
+        "colorscale": [[at, colors[arms[i // 2]]] for i, at in enumerate(steps)],
+        "cmin": -0.5,
+        "cmax": len(arms) - 0.5,
+        "colorbar": {"tickvals": list(range(len(arms))), "ticktext": arms, "thickness": 16,
+                     "tickfont": {"size": 13}, "title": {"text": "arm"}},
+        "showscale": True,
+    }  # fmt: skip
     figure = go.Figure(
         go.Parcoords(
             dimensions=dimensions,
-            line={"color": dice, "colorscale": "Viridis", "showscale": False},
-            labelfont={"size": 13, "color": INK},
-            tickfont={"size": 11, "color": INK},
-            rangefont={"size": 1, "color": "rgba(0,0,0,0)"},
+            line=line,
+            labelfont={"size": 14, "color": INK},
+            tickfont={"size": 13, "color": INK},
+            rangefont={"size": 1, "color": CLEAR},
         )
     )
-    return dressed(figure, 380, margin={"l": 70, "r": 50, "t": 70, "b": 30})
+    return dressed(figure, 400, margin={"l": 60, "r": 30, "t": 60, "b": 30})
 
 
 def varied_keys(explored: Sequence[Explored]) -> list[str]:
@@ -86,32 +62,30 @@ def varied_keys(explored: Sequence[Explored]) -> list[str]:
 
 
 def _dimension(key: str, values: Sequence[Any]) -> dict[str, Any]:
-    numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-    if not numbers:
-        return _categories(_short(key), [_text(v) for v in values], sorted({*map(_text, values)}))
-    if key == LR or (min(values) > 0 and max(values) / min(values) >= 100):
+    """An axis: logarithmic for rates, with the values as ticks where they are few or words."""
+    numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
+    wide = len(numbers) > 1 and min(numbers) > 0 and max(numbers) / min(numbers) >= 100
+    if len(numbers) == len(values) and (key == LR or wide):
         logs = np.log10(np.array(values, dtype=float))
-        ticks = np.arange(np.floor(logs.min() * 2), np.ceil(logs.max() * 2) + 1) / 2
-        labels = [f"{10.0**t:.1g}" for t in ticks]
-        return {"label": _short(key), "values": logs, "tickvals": ticks, "ticktext": labels}
-    found: dict[str, Any] = {"label": _short(key), "values": values}
-    if len(set(values)) <= 8:
-        found["tickvals"] = sorted(set(values))
-    return found
-
-
-def _categories(label: str, values: Sequence[str], order: Sequence[str]) -> dict[str, Any]:
-    places = {name: i for i, name in enumerate(order)}
+        ticks = [t for t in RATES if logs.min() - 0.3 <= np.log10(t) <= logs.max() + 0.3]
+        places = [float(np.log10(t)) for t in ticks]
+        ends = min(float(logs.min()), *places), max(float(logs.max()), *places)
+        axis = {"range": ends, "tickvals": places, "ticktext": [f"{t:g}" for t in ticks]}
+        return {"label": _short(key), "values": logs, **axis}
+    order = sorted(set(numbers)) + sorted({_text(v) for v in values if v not in numbers})
+    if len(numbers) == len(values) and len(order) > MOST_TICKS:
+        return {"label": _short(key), "values": values}
+    numbered = {_text(v): i for i, v in enumerate(order)}
     return {
-        "label": label,
-        "values": [places[v] for v in values],
-        "tickvals": list(places.values()),
-        "ticktext": list(places),
+        "label": _short(key),
+        "values": [numbered[_text(v)] for v in values],
+        "tickvals": list(numbered.values()),
+        "ticktext": list(numbered),
     }
 
 
 def _short(key: str) -> str:
-    return key.rsplit(".", 1)[-1]
+    return "learning rate" if key == LR else key.rsplit(".", 1)[-1]
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Find labels to look at again, and show the best and the worst case.
+"""Find labels to look at again, and show the middling, the best and the worst case.
 
 Where all finalists agree with each other and not with the manual label, the manual label
 may be the one that errs. Only voxels further than one voxel from the agreed label's
@@ -7,8 +7,6 @@ manual border count: along borders every rater differs.
 
 from __future__ import annotations
 
-import base64
-import io
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +14,6 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy.ndimage import binary_dilation
 
@@ -25,9 +22,10 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.figures.palette import label_color
-from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.model.labels import is_free
 from hsf_tune.records import TrialRecord, subject_means
+from hsf_tune.report.page import encoded
 from hsf_tune.report.run import Run
 
 Labels = NDArray[np.uint8]
@@ -57,10 +55,19 @@ class Place:
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG as it is written into the page."""
+    """An image as it is written into the page."""
 
     caption: str
-    png_base64: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Middle:
+    """The case of middling Dice: two pictures, and the colours of their labels."""
+
+    case: str
+    pictures: Sequence[Picture]
+    colors: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class Review:
     places: Sequence[Place] = ()
     place_pictures: Sequence[Picture] = ()
     case_pictures: Sequence[Picture] = ()
+    middle: Middle | None = None
     missing: str = ""
 
 
@@ -87,15 +95,16 @@ def review(run: Run) -> Review:
         return Review(missing="The images have changed since the run; none is shown beside it.")
     scene = _Scene(run, cases, store)
     try:
-        voted = scene.agreed_labels(trials)
-        places = sorted(scene.places(voted), key=lambda p: -p.volume_mm3)
-        return Review(
-            places=places[:LISTED],
-            place_pictures=[scene.draw_place(p, voted[p.case]) for p in places[:SHOWN]],
-            case_pictures=list(scene.draw_extremes()),
-        )
+        ranked, voted = scene.ranked_cases(), scene.agreed_labels(trials)
     except RunError as error:
         return Review(missing=str(error))
+    places = sorted(scene.places(voted), key=lambda p: -p.volume_mm3)
+    return Review(
+        places=places[:LISTED],
+        place_pictures=[scene.draw_place(p, voted[p.case]) for p in places[:SHOWN]],
+        case_pictures=list(scene.draw_extremes(ranked)),
+        middle=scene.draw_middle(ranked),
+    )
 
 
 def contradictions(agreed: Labels, known: NDArray[np.bool_], manual: Labels) -> Labels:
@@ -116,6 +125,16 @@ def contradictions(agreed: Labels, known: NDArray[np.bool_], manual: Labels) -> 
         near = binary_dilation(manual == label, np.ones((3, 3, 3), dtype=bool))
         found[(found == label) & near] = 0
     return found
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A case out of fold under one strategy."""
+
+    case: str
+    dice: float
+    strategy: Mapping[str, Any]
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -168,55 +187,71 @@ class _Scene:
         return [label for label, name in names.items() if forgiving and is_free(name)]
 
     def draw_place(self, place: Place, voted: tuple[Labels, Any]) -> Picture:
-        stored = self.store.load(place.case)
-        grey = np.asarray(stored.image)[0][stored.crop].take(place.index, place.axis)
-        manual = self.manual(place.case).take(place.index, place.axis)
-        agreed = np.where(voted[1], voted[0], 0).take(place.index, place.axis)
-        step = [s for i, s in enumerate(stored.spacing_mm) if i != place.axis]
-        height = grey.shape[1] * step[1] / (grey.shape[0] * step[0])
-        figure = Figure(figsize=(7.2, min(6.0, 0.35 + 2.4 * height)), layout="constrained")
-        for axes, labels, title in zip(
-            figure.subplots(1, 3),
-            (None, manual, agreed),
-            ("image", "manual", "all finalists"),
-            strict=True,
-        ):
-            _draw_slice(axes, grey, labels, step, title)
+        """What all finalists share there, under the borders of the manual labels."""
         caption = (
             f"{place.case}, {PLANES[place.axis]} slice {place.index}: all finalists see"
             f" {place.agreed}, the manual label is {place.manual} ({place.volume_mm3:.0f} mm³)"
         )
-        return Picture(caption, encoded(figure))
+        agreed = np.where(voted[1], voted[0], 0)
+        return self.snapshot(caption, place.case, agreed, (place.axis, place.index))
 
-    def draw_extremes(self) -> Iterator[Picture]:
-        """The case with the highest and the one with the lowest Dice of the winner."""
-        winner = self.run.verdict.winner
-        if winner is None:
-            return
-        dice: dict[str, tuple[float, TrialRecord]] = {}
-        for trial in self.run.trials_of(winner.strategy, "confirm"):
+    def ranked_cases(self) -> list[Predicted]:
+        """The recommended strategy's cases, lowest Dice first; the best one's, if none is kept."""
+        verdict = self.run.verdict
+        best = verdict.winner.strategy if verdict.winner else {}
+        chosen = verdict.recommendation.strategy or best
+        cases = self.predicted(chosen) or self.predicted(best)
+        return sorted(cases.values(), key=lambda p: p.dice)
+
+    def predicted(self, strategy: Mapping[str, Any]) -> dict[str, Predicted]:
+        """case -> its Dice and labels under a strategy, where they were kept and the case fits."""
+        cases: dict[str, Predicted] = {}
+        for trial in self.run.trials_of(strategy, "confirm"):
             if not trial.ended or not _has_predictions(self.run, trial):
                 continue
-            for case in {s.case for s in trial.ended.scores}:
+            for case, labels in _predictions(self.run, trial).items():
                 rows = [s for s in trial.ended.scores if s.case == case]
-                mean = next(iter(subject_means(rows).values()), float("nan"))
-                dice.setdefault(case, (mean, trial))
-        ranked = sorted(dice, key=lambda case: dice[case][0])
-        extremes = [("Best", ranked[-1]), ("Worst", ranked[0])] if len(ranked) > 1 else []
-        for word, case in extremes:
-            mean, trial = dice[case]
-            kept = _predictions(self.run, trial).get(case)
-            if kept is None or kept.shape != self.manual(case).shape:
-                continue
-            figure = self.overlay(case, kept)
-            yield Picture(f"{word} case of the winner: {case}, Dice {mean:.3f}", encoded(figure))
+                dice = next(iter(subject_means(rows).values()), float("nan"))
+                fits = case in self.cases and labels.shape == self.manual(case).shape
+                if fits and np.isfinite(dice):
+                    cases.setdefault(case, Predicted(case, dice, strategy, labels))
+        return cases
 
-    def overlay(self, case: str, prediction: Labels) -> Figure:
+    def draw_middle(self, ranked: Sequence[Predicted]) -> Middle | None:
+        """The middling case before finetuning and after; beside its manual labels, if the base
+        has none of these labels."""
+        if not ranked:
+            return None
+        after = ranked[len(ranked) // 2]
+        manual = self.manual(after.case)
+        before = self.predicted({}).get(after.case)
+        first = self.snapshot("Manual labels", after.case, manual)
+        if before is not None:
+            text = f"Unchanged base: Dice {before.dice:.2f}"
+            first = self.snapshot(text, after.case, before.labels)
+        last = self.snapshot(f"Finetuned: Dice {after.dice:.2f}", after.case, after.labels)
+        names, present = self.names(after.case), np.unique(manual[manual > 0]).tolist()
+        colors = {names.get(label, str(label)): label_color(label) for label in present}
+        return Middle(after.case, (first, last), colors)
+
+    def draw_extremes(self, ranked: Sequence[Predicted]) -> Iterator[Picture]:
+        """The case with the highest Dice and the one with the lowest."""
+        extremes = [("Best", ranked[-1]), ("Worst", ranked[0])] if len(ranked) > 1 else []
+        for word, shown in extremes:
+            text = f"{word} case of {describe(shown.strategy)}: {shown.case}, Dice {shown.dice:.3f}"
+            yield self.snapshot(text, shown.case, shown.labels)
+
+    def snapshot(
+        self, caption: str, case: str, labels: Labels, through: tuple[int, int] | None = None
+    ) -> Picture:
+        """Labels of a case, filled in under the borders of the manual ones."""
+        spacing = self.store.load(case).spacing_mm
+        drawn = figures.snapshot(self.image(case), labels, self.manual(case), spacing, through)
+        return Picture(caption, encoded(drawn, dots_per_inch=200))
+
+    def image(self, case: str) -> NDArray[Any]:
         stored = self.store.load(case)
-        image = np.asarray(stored.image)[0][stored.crop]
-        return figures.overlay(
-            image, prediction, self.manual(case), stored.spacing_mm, self.names(case)
-        )
+        return np.asarray(stored.image)[0][stored.crop]
 
     def manual(self, case: str) -> Labels:
         stored = self.store.load(case)
@@ -224,13 +259,6 @@ class _Scene:
 
     def names(self, case: str) -> dict[int, str]:
         return dict(self.run.config.datasets.datasets[self.cases[case].dataset].labels_names)
-
-
-def encoded(figure: Figure) -> str:
-    """A figure as a PNG in base64."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _has_predictions(run: Run, trial: TrialRecord) -> bool:
@@ -260,20 +288,3 @@ def _fullest_slice(voxels: NDArray[np.bool_]) -> tuple[int, int]:
     counts = [voxels.sum(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
     axis = int(np.argmax([c.max() for c in counts]))
     return axis, int(counts[axis].argmax())
-
-
-def _draw_slice(
-    axes: Any, grey: NDArray[Any], labels: Labels | None, step_mm: Sequence[float], title: str
-) -> None:
-    """One slice with filled labels; first in-plane axis to the right, second upwards."""
-    low, high = np.percentile(grey, [1, 99])
-    aspect = step_mm[1] / step_mm[0]
-    axes.imshow(grey.T, cmap="gray", vmin=low, vmax=high, origin="lower", aspect=aspect)
-    if labels is not None:
-        colors = np.zeros((*labels.T.shape, 4))
-        for label in np.unique(labels[labels > 0]):
-            rgb = [int(label_color(int(label))[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-            colors[label == labels.T] = [*rgb, 0.6]
-        axes.imshow(colors, origin="lower", aspect=aspect)
-    axes.set_title(title, fontsize=9, parse_math=False)
-    axes.set_axis_off()

@@ -29,8 +29,6 @@ from hsf_tune.verdict.scores import (
     subjects_of_fold_1,
 )
 
-FINALISTS_SHOWN = 3  # of an arm, where nothing was confirmed
-
 
 @dataclass(frozen=True)
 class Run(StoredRun):
@@ -123,7 +121,8 @@ class Run(StoredRun):
 
     @cached_property
     def finalists(self) -> dict[str, list[Mapping[str, Any]]]:
-        """arm -> strategies, best first: the confirmed ones, else the exploration's leaders."""
+        """arm -> strategies, best first: the confirmed ones; where there are none, those that the
+        search named, and before that the exploration's leader."""
         confirmed = self.confirmation.finalists
         found: dict[str, list[Mapping[str, Any]]] = {}
         for arm in self.arms:
@@ -133,7 +132,8 @@ class Run(StoredRun):
             else:
                 leaders = [e for e in self.explored if e.arm == arm]
                 leaders.sort(key=lambda e: (-len(e.dice_of_fold), -e.dice))
-                found[arm] = [e.strategy for e in leaders[:FINALISTS_SHOWN]]
+                named = (self._members or {}).get(arm, [e.key for e in leaders[:1]])
+                found[arm] = [e.strategy for e in leaders if e.key in named]
         return {arm: strategies for arm, strategies in found.items() if strategies}
 
     def trials_of(self, strategy: Mapping[str, Any], *phases: str) -> list[TrialRecord]:

@@ -13,6 +13,8 @@ from hsf_tune.records import BASE, DEFAULT
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 HAZE = "rgba(255,255,255,0.7)"  # behind a text that crosses a curve
 BASELINE_NAMES = {BASE: "unchanged base", DEFAULT: "documented default"}
+CLEAR = "rgba(0,0,0,0)"  # figures stand on the page's own ground, light or dark
+ARM_GLOSSES = {"full": " (whole network)", "head": " (last layer)"}
 PLOT_CONFIG = {
     "responsive": True,
     "displaylogo": False,
@@ -30,11 +32,14 @@ def dressed(figure: go.Figure, height_px: int, **layout: Any) -> go.Figure:
     """The figure with the report's look."""
     figure.update_layout(
         template="plotly_white",
+        paper_bgcolor=CLEAR,
+        plot_bgcolor=CLEAR,
         height=height_px,
         font={"family": FONT, "size": 13, "color": INK},
         margin={"l": 64, "r": 24, "t": 72, "b": 56},
         legend={"orientation": "h", "yanchor": "top", "y": 0.99, "yref": "container", "x": 0},
         hoverlabel={"font": {"family": FONT, "size": 12}},
+        modebar={"bgcolor": CLEAR, "color": MUTED, "activecolor": INK},
     )
     figure.update_layout(**layout)
     figure.update_xaxes(gridcolor=FAINT, zeroline=False, automargin=True)
@@ -65,7 +70,7 @@ class Marks:
         self._shapes.append({"type": "line", **ends, "line": line})
         place = {"x": x, "xref": x_axis, "y": 1, "yref": f"{y_axis} domain"}
         anchor = {"xanchor": "left", "yanchor": "top", "textangle": -90, "showarrow": False}
-        font = {"size": 10, "color": MUTED}
+        font = {"size": 11, "color": MUTED}
         self._notes.append({"text": text, **place, **anchor, "font": font, "bgcolor": HAZE})
 
     def band(self, low: float, high: float, row: int, column: int, color: str) -> None:
@@ -95,4 +100,4 @@ def faded(color: str, opacity: float) -> str:
 
 def shown_name(group: str) -> str:
     """An arm or a baseline as figures and tables write it."""
-    return BASELINE_NAMES.get(group, group)
+    return BASELINE_NAMES.get(group, group.replace("_", " "))

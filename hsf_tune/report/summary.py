@@ -19,7 +19,7 @@ from hsf_tune.report.run import Run
 from hsf_tune.verdict.claims import Level
 from hsf_tune.verdict.difference import estimate
 from hsf_tune.verdict.plain import label_fields, level_fields, verdict_fields
-from hsf_tune.verdict.scores import Confirmation, Explored
+from hsf_tune.verdict.scores import Confirmation, Confirmed, Explored
 
 
 def summarise(run: Run) -> dict[str, Any]:
@@ -62,7 +62,9 @@ def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
     trials = [t for t in run.trials if t.started.arm == arm]
     keys = {strategy_key(s) for s in run.finalists.get(arm, [])}
     explored = [e for e in run.explored if e.arm == arm and e.key in keys]
-    best = run.finalists.get(arm, [None])[0]
+    confirmed = run.verdict.best.get(arm)
+    best = confirmed.strategy if confirmed else run.finalists.get(arm, [None])[0]
+    level = level_fields(level_of(confirmed.dice, run.confirmation) if confirmed else None)
     return {
         **_costs(trials, _parameters(run.trials_of(best)) if best is not None else 0),
         "explored_dice": _explored_dice(explored),
@@ -70,6 +72,8 @@ def _arm_fields(run: Run, arm: str) -> dict[str, Any]:
         "best_explored_dice": _explored_dice(
             [e for e in explored if best is not None and e.key == strategy_key(best)]
         ),
+        "best_confirmed_dice": level["confirmed_dice_mean"],
+        "best_confirmed_ci95": level["confirmed_dice_ci95"],
         **level_fields(run.verdict.arms.get(arm)),
     }
 
@@ -142,6 +146,12 @@ def _test_fields(tested: Confirmation) -> dict[str, Any] | None:
             }
         )
     return {"n_subjects": len(tested.subjects), "strategies": rows}
+
+
+def compared_strategies(run: Run) -> dict[str, Confirmed]:
+    """The best strategy of each arm, and the baselines, as they were confirmed."""
+    baselines = {DEFAULT: run.confirmation.default, BASE: run.confirmation.base}
+    return {**run.verdict.best, **{name: c for name, c in baselines.items() if c is not None}}
 
 
 def level_of(dice: Any, scored: Confirmation) -> Level:

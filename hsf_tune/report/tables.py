@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hsf_tune.finetuning.strategy import describe
-from hsf_tune.records import BASE, DEFAULT, TrialRecord, label_means
-from hsf_tune.report.differences import title_of
+from hsf_tune.records import DEFAULT, TrialRecord, label_means
+from hsf_tune.report.differences import result_of, title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import shown_name
+from hsf_tune.report.summary import compared_strategies
 from hsf_tune.report.volumes import MANUAL, PREDICTED, Agreement
 from hsf_tune.verdict.claims import Difference
 from hsf_tune.verdict.scores import Confirmed, mean_over_subjects
@@ -21,11 +23,25 @@ NOTHING, NARROW = "–", "\u00a0"  # a dash; a space that no line breaks at
 
 @dataclass(frozen=True)
 class Table:
-    """Heads and rows; the first column is a name, the others are numbers."""
+    """Heads and rows of text; `strong` rows get the class `stress`."""
 
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
-    strong: frozenset[int] = frozenset()  # numbers of rows to stress
+    strong: frozenset[int] = frozenset()  # numbers of rows
+    stress: str = "strong"
+    words: bool = False  # no column holds numbers
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each column: `text`, to be aligned to the left, or `` for numbers."""
+        columns = list(zip(*self.rows, strict=True)) or [()] * len(self.heads)
+        return [
+            "text" if i == 0 or self.words or _is_words(c) else "" for i, c in enumerate(columns)
+        ]
+
+
+def _is_words(column: Sequence[str]) -> bool:
+    return 2 * sum(bool(re.match("[A-Za-z✓✗]{2}", cell)) for cell in column) >= len(column)
 
 
 def number(value: float | None, digits: int = 3, sign: bool = False) -> str:
@@ -47,36 +63,52 @@ def interval(limits: Sequence[float] | None, digits: int = 3, sign: bool = False
 def duration(seconds: float) -> str:
     """Seconds as people read time."""
     if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+        return f"{seconds:.0f}{NARROW}s"
+    minutes, hours = f"{seconds / 60:.0f}{NARROW}min", f"{seconds / 3600:.1f}{NARROW}h"
+    return minutes if seconds < 5400 else hours
 
 
 def arms_table(run: Run, summary: Mapping[str, Any]) -> Table:
     """Arms and baselines: what they cost and what they reached."""
-    heads = ("", "best strategy", "trials", "epochs", "time", "weights that train",
-             "Dice explored", "Dice confirmed", "95 % interval")  # fmt: skip
-    groups = {**summary["arms"], **{k: v for k, v in summary["baselines"].items() if v}}
+    heads = ("", "best strategy", "trials", "time", "weights that train", "Dice explored",
+             "confirmed", "95 % interval", "mean of finalists", "95 % interval")  # fmt: skip
+    arms = summary["arms"]
+    groups = {**arms, **{name: b for name, b in summary["baselines"].items() if b}}
     rows = []
     for name, fields in groups.items():
-        best = run.finalists.get(name, [None])[0]
-        if name == DEFAULT:
-            best = run.documented_default
-        shown = describe(best) if best is not None else NOTHING
+        mean, limits = fields["confirmed_dice_mean"], fields["confirmed_dice_ci95"]
+        strategy = run.documented_default if name == DEFAULT else fields.get("best_strategy")
+        scores: tuple[Any, ...] = (fields["explored_dice"], mean, limits, None, None)
+        if name in arms:
+            best = (
+                fields[f"best_{key}"]
+                for key in ("explored_dice", "confirmed_dice", "confirmed_ci95")
+            )
+            scores = (*best, mean, limits)
         rows.append(
             (
                 shown_name(name),
-                shown if name != BASE else NOTHING,
+                describe(strategy) if strategy else NOTHING,
                 str(fields["trials"]),
-                str(fields["epochs"]),
                 duration(fields["seconds"]),
                 f"{fields['parameters_trained']:,}".replace(",", "\u202f"),
-                number(fields["explored_dice"]),
-                number(fields["confirmed_dice_mean"]),
-                interval(fields["confirmed_dice_ci95"]),
+                *(interval(s) if isinstance(s, list) else number(s) for s in scores),
             )
         )
-    won = run.verdict.arm
-    return Table(heads, rows, frozenset(i for i, name in enumerate(groups) if name == won))
+    chosen = summary["recommendation"]["arm"]
+    return Table(heads, rows, frozenset(i for i, name in enumerate(groups) if name == chosen))
+
+
+def checks_table(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
+    """Whether each arm was searched well enough to be compared; a column a check."""
+    heads = ("", *(check["check"] for check in next(iter(checks.values()))))
+    marks = {True: "✓ ", False: "✗ ", None: "– "}
+    rows = [
+        (shown_name(arm), *(marks[check["passed"]] + check["text"] for check in found))
+        for arm, found in checks.items()
+    ]
+    failed = (any(c["passed"] is False for c in found) for found in checks.values())
+    return Table(heads, rows, frozenset(i for i, bad in enumerate(failed) if bad), "flagged", True)
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
@@ -92,8 +124,7 @@ def differences_table(differences: Sequence[Difference]) -> Table:
             interval(d.bootstrap95, sign=True),
             "<0.001" if d.p_value < 0.001 else number(d.p_value),
             str(d.n_subjects),
-            (f"{shown_name(d.better)} better" if d.better else d.status)
-            + (" (Holm)" if d.corrected else ""),
+            result_of(d),
             _needed(d),
         )
         for d in differences
@@ -115,34 +146,26 @@ def _needed(d: Difference) -> str:
 
 def labels_table(run: Run) -> Table | None:
     """Dice of each label: the best strategy of each arm, the baselines, winner - default."""
-    found, confirmation = run.verdict, run.confirmation
-    columns: dict[str, Confirmed] = dict(found.best)
-    for name, one in ((DEFAULT, confirmation.default), (BASE, confirmation.base)):
-        if one is not None:
-            columns[name] = one
-    if found.winner is None:
+    winner, default = run.verdict.winner, run.confirmation.default
+    if winner is None:
         return None
-    labels = sorted({label for one in columns.values() for label in one.labels})
-    flags = {flag.label: flag for flag in found.flags}
-    default = confirmation.default
+    columns = compared_strategies(run)
+    labels = sorted({label for confirmed in columns.values() for label in confirmed.labels})
+    flags = {flag.label: flag for flag in run.verdict.flags}
     rows = []
     for label in labels:
-        cells = [_label_mean(one, label) for one in columns.values()]
+        cells = [_label_mean(confirmed, label) for confirmed in columns.values()]
         usual = _label_mean(default, label) if default else math.nan
-        gain = _label_mean(found.winner, label) - usual
-        flag = f"lower limit {flags[label].lower:+.3f}" if label in flags else ""
-        rows.append((label, *map(number, cells), number(gain, 3, sign=True), flag))
-    heads = (
-        "label",
-        *map(shown_name, columns),
-        f"{shown_name(found.winner.arm)} − default",
-        "flag",
-    )
-    return Table(heads, rows, frozenset(i for i, name in enumerate(labels) if name in flags))
+        gain = _label_mean(winner, label) - usual
+        flag = f"lower limit {number(flags[label].lower, sign=True)}" if label in flags else ""
+        rows.append((label, *map(number, cells), number(gain, sign=True), flag))
+    heads = ("label", *map(shown_name, columns), f"{shown_name(winner.arm)} − default", "flag")
+    flagged = frozenset(i for i, name in enumerate(labels) if name in flags)
+    return Table(heads, rows, flagged, "flagged")
 
 
-def _label_mean(one: Confirmed, label: str) -> float:
-    return mean_over_subjects(one.labels[label]) if label in one.labels else math.nan
+def _label_mean(confirmed: Confirmed, label: str) -> float:
+    return mean_over_subjects(confirmed.labels[label]) if label in confirmed.labels else math.nan
 
 
 def metrics_table(trials: Sequence[TrialRecord]) -> Table | None:
@@ -153,8 +176,10 @@ def metrics_table(trials: Sequence[TrialRecord]) -> Table | None:
     if not scores:
         return None
     means = {m: label_means([s for s in scores if s.metric == m], m) for m in metrics}
-    rows = [(label, *(number(means[m].get(label)) for m in metrics)) for label in labels]
-    return Table(("label", *(m.replace("_", " ") for m in metrics)), rows)
+    digits = {m: 1 if m.endswith("mm3") else 2 if m.endswith("mm") else 3 for m in metrics}
+    rows = [(label, *(number(means[m].get(label), digits[m]) for m in metrics)) for label in labels]
+    heads = (m.replace("_mm", ", mm").replace("mm3", "mm³").replace("_", " ") for m in metrics)
+    return Table(("label", *heads), rows)
 
 
 def volumes_table(found: Sequence[Agreement]) -> Table:
@@ -165,11 +190,11 @@ def volumes_table(found: Sequence[Agreement]) -> Table:
         (
             one.label,
             str(len(one.subjects)),
-            number(float(one.manual.mean()), 1),
-            number(float(one.predicted.mean()), 1),
+            number(float(one.manual.mean()), 0),
+            number(float(one.predicted.mean()), 0),
             number(one.bias, 1, sign=True),
             number(one.bias_percent, 1, sign=True),
-            interval(one.limits, 1, sign=True),
+            interval(one.limits, 0, sign=True),
             number(one.icc, 2),
             interval(one.icc95, 2),
         )

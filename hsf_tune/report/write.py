@@ -10,10 +10,10 @@ from typing import Any
 
 from hsf_tune.files import write_text
 from hsf_tune.records import TrialRecord
-from hsf_tune.report.page import Page
+from hsf_tune.report.page import render
 from hsf_tune.report.pictures import write_pictures
 from hsf_tune.report.run import Run, read_run
-from hsf_tune.report.sections import fill
+from hsf_tune.report.sections import contents
 from hsf_tune.report.summary import summarise
 from hsf_tune.verdict.claims import Verdict
 
@@ -45,12 +45,11 @@ def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Repor
     run = read_run(folder)
     compared = [read_run(other) for other in others]
     summary = summarise(run)
-    page = Page(f"{run.name}: {run.verdict.status.replace('_', ' ')}")
-    fill(page, run, summary, compared)
+    page = render(contents(run, summary, compared))
     html, plain = run.files.report, run.files.summary
     with run.files.writing():
         pictures = write_pictures(run)
-        write_text(html, page.html())
+        write_text(html, page)
         write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
     return Report(html, plain, run.verdict, summary, tuple(pictures), best_trial(run))
 

@@ -97,7 +97,7 @@ class Searched:
         train = [s for s in self.subjects if s not in validate]
         yield TrialStarted(
             name, phase, arm, strategy, fold, seed, EPOCHS if strategy else 0, train, validate,
-            openings if strategy else {}, parameters, "cpu",
+            opening_epochs=openings if strategy else {}, parameters_trained=parameters, device="cpu",
         )  # fmt: skip
         scores = list(self.scores(strategy, validate, volumes=True, surface=phase == "confirm"))
         dice = float(np.mean([s.value for s in scores if s.metric == "dice"]))
@@ -268,9 +268,7 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """
     root = tmp_path_factory.mktemp("images")
     folder = root / "run"
-    searched = write_run(
-        folder, n_subjects=6, arms=("encoder", "decoder"), main_path=str(root / "data")
-    )
+    searched = write_run(folder, n_subjects=6, main_path=str(root / "data"))
     rng = np.random.default_rng(0)
     predicted = {}
     for i, subject in enumerate(searched.subjects):
@@ -286,14 +284,15 @@ def run_with_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
             predicted[case] = labels.copy()
             if (i, side) == (2, "left"):
                 predicted[case][8:12, 14:18, 18:21] = 4
+    described = json.loads((folder / "dataset.json").read_text())
+    config = read_run(folder).config
+    store = open_store(find_cases(config.datasets), config.datasets, config.store)
+    (folder / "dataset.json").write_text(json.dumps(described | {"key": store.key}))
     for trial in Records(folder).trials.values():
-        if trial.started.phase == "confirm" and trial.started.strategy:
+        if trial.started.phase == "confirm":
             kept = folder / "checkpoints" / trial.id
             kept.mkdir(parents=True)
-            cases = {s.case for s in trial.ended.scores}
-            np.savez_compressed(kept / "predictions.npz", **{c: predicted[c] for c in cases})
-    config = read_run(folder).config
-    key = open_store(find_cases(config.datasets), config.datasets, config.store).key
-    dataset = json.loads((folder / "dataset.json").read_text())
-    (folder / "dataset.json").write_text(json.dumps({**dataset, "key": key}))
+            shift = 0 if trial.started.strategy else 2
+            cases = {s.case: np.roll(predicted[s.case], shift, 2) for s in trial.ended.scores}
+            np.savez_compressed(kept / "predictions.npz", **cases)
     return folder

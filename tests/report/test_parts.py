@@ -1,15 +1,21 @@
 """Numbers and choices behind single parts of the report."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from hsf_tune.figures.palette import ARM_COLORS
 from hsf_tune.records import EpochEnded, TrialRecord, TrialStarted
+from hsf_tune.report import read_run
 from hsf_tune.report.curves import mean_curves, unsettled
-from hsf_tune.report.exploration import pareto_front
+from hsf_tune.report.exploration import pareto_front, strategies_figure
+from hsf_tune.report.pictures import differences_picture
 from hsf_tune.report.review import contradictions
-from hsf_tune.report.tables import interval, number
+from hsf_tune.report.sections import contents
+from hsf_tune.report.summary import summarise
+from hsf_tune.report.tables import checks_table, interval, number
 from hsf_tune.report.volumes import absolute_agreement, agreements
 from hsf_tune.search.importance import parameter_importance
 
@@ -20,7 +26,7 @@ STRATEGY = {"finetuning.mode": "decoder", "finetuning.depth": 2, "models.lr": 1e
 def trained(losses, openings):
     """A trial with this training loss and these openings."""
     started = TrialStarted("t", "confirm", "decoder", STRATEGY, 1, 42, len(losses), (), (),
-                           {"final_conv": 0, **openings})  # fmt: skip
+                           opening_epochs={"final_conv": 0, **openings})  # fmt: skip
     epochs = {e: EpochEnded("t", e, {"train_loss": x}) for e, x in enumerate(losses)}
     return TrialRecord(started, epochs)
 
@@ -85,8 +91,6 @@ def test_icc_punishes_a_constant_bias():
 
 def test_bland_altman_is_over_subjects_not_cases(finished_run):
     """Recomputed from the scores by hand for one label."""
-    from hsf_tune.report import read_run
-
     run = read_run(finished_run)
     trials = run.trials_of(run.verdict.recommendation.strategy, "confirm")
     found = next(a for a in agreements(trials) if a.label == "CA1")
@@ -149,3 +153,62 @@ def test_missing_numbers_are_dashes():
     assert number(None) == "–"
     assert interval((math.nan, 1.0)) == "–"
     assert number(-0.01234, 3, sign=True) == "−0.012"
+
+
+def test_parallel_coordinates_carry_the_arms_colours(explored_run):
+    """A colour bar names the arms in their own colours; a rate's ticks are round and in range."""
+    figure = strategies_figure(read_run(explored_run))
+    (lines,) = figure.data
+    assert list(lines.line.colorbar.ticktext) == ["encoder", "decoder", "full", "head"]
+    assert {color for _, color in lines.line.colorscale} == set(ARM_COLORS.values())
+    axes = {axis.label: axis for axis in lines.dimensions}
+    assert set(axes) == {"depth", "unfreeze_frequency", "learning rate", "Dice, fold 1"}
+    assert {"0.001", "0.003", "0.01"} <= set(axes["learning rate"].ticktext)
+    assert list(axes["unfreeze_frequency"].ticktext) == ["1", "2", "4", "none"]
+
+
+def test_margins_stay_visible_beside_large_differences(finished_run):
+    """Where an arm is better by 40 margins, the axis is compressed and says so."""
+    run = read_run(finished_run)
+    (usual,) = differences_picture(run).axes
+    assert usual.get_xscale() == "linear"
+    large = tuple(replace(d, ci95=(0.30, 0.50)) for d in run.verdict.differences)
+    wide = read_run(finished_run)
+    wide.__dict__["verdict"] = replace(run.verdict, differences=large)
+    (axes,) = differences_picture(wide).axes
+    assert axes.get_xscale() == "symlog"
+    assert "logarithmic" in axes.get_xlabel()
+    margin = run.config.verdict.superior
+    to_pixels = axes.transData.transform
+    assert to_pixels((margin, 0))[0] - to_pixels((-margin, 0))[0] > 20
+
+
+def test_checks_of_the_search_are_a_row_an_arm():
+    """Passed, failed, and not known; a failed one is stressed."""
+    checks = {
+        "encoder": [{"check": "rates overlap", "passed": True, "text": "0.0001 to 0.01"}],
+        "decoder": [{"check": "rates overlap", "passed": False, "text": "above 0.03 only"}],
+        "head": [{"check": "rates overlap", "passed": None, "text": "nothing explored"}],
+    }
+    table = checks_table(checks)
+    assert table.heads == ("", "rates overlap")
+    assert [row[1][0] for row in table.rows] == ["✓", "✗", "–"]
+    assert (table.strong, table.stress) == (frozenset({1}), "flagged")
+
+
+@pytest.mark.parametrize(("count", "open_"), [(9, False), (10, True)])
+def test_importance_from_few_strategies_is_folded_away(count, open_, finished_run):
+    """Below ten an arm it is a guess."""
+    run = read_run(finished_run)
+    member = next(e for e in run.explored if e.arm == "encoder")
+    members = [
+        replace(
+            member, key=str(i), strategy={**member.strategy, "models.lr": 10 ** (-4 + 0.2 * i)},
+            dice_of_fold={1: 0.7 + 0.01 * (i % 5)},
+        )
+        for i in range(count)
+    ]  # fmt: skip
+    run.__dict__["explored"] = members
+    search = contents(run, summarise(run), [])["search"]
+    assert search["fewest"] == count
+    assert search["enough"] is open_

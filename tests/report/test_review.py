@@ -12,6 +12,10 @@ from hsf_tune.report import read_run, write_report
 from hsf_tune.report.review import review
 
 
+def is_png(source):
+    return base64.b64decode(source.removeprefix("data:image/png;base64,")).startswith(b"\x89PNG")
+
+
 @pytest.fixture(scope="module")
 def found(run_with_images):
     return review(read_run(run_with_images))
@@ -30,16 +34,30 @@ def test_places_and_the_best_and_worst_case_are_drawn(found):
     """PNG files, with captions that name the case."""
     assert "sub-03--left, axial slice 18: all finalists see CA3" in found.place_pictures[0].caption
     best, worst = found.case_pictures
-    assert best.caption.startswith("Best case of the winner: demo--sub-")
-    assert worst.caption.startswith("Worst case of the winner: demo--sub-")
+    assert best.caption.startswith("Best case of encoder, depth ")
+    assert worst.caption.startswith("Worst case of encoder, depth ")
+    assert ": demo--sub-" in best.caption
+    assert ": demo--sub-" in worst.caption
     for picture in (*found.place_pictures, best, worst):
-        assert base64.b64decode(picture.png_base64).startswith(b"\x89PNG")
+        assert is_png(picture.source)
+
+
+def test_the_middling_case_is_shown_before_and_after(found):
+    """Before is the unchanged base, which is worse; both PNG, with the labels' colours."""
+    before, after = found.middle.pictures
+    assert before.caption.startswith("Unchanged base: Dice 0.")
+    assert after.caption.startswith("Finetuned: Dice 0.")
+    assert before.caption[-4:] < after.caption[-4:]
+    assert is_png(before.source)
+    assert is_png(after.source)
+    assert before.source != after.source
+    assert list(found.middle.colors) == ["DG", "CA1", "CA2", "CA3", "SUB"]
 
 
 def test_the_pictures_are_inside_the_page(run_with_images):
     """A page that is mailed to a colleague keeps them."""
     html = write_report(run_with_images).html.read_text().replace(get_plotlyjs(), "")
-    assert html.count('src="data:image/png;base64,') == 3
+    assert html.count('src="data:image/png;base64,') == 1 + 2 + 2  # place, extremes, middling
 
 
 def test_images_that_are_gone_are_said_not_raised(run_with_images, tmp_path):
@@ -47,6 +65,13 @@ def test_images_that_are_gone_are_said_not_raised(run_with_images, tmp_path):
     run = read_run(run_with_images)
     elsewhere = run.config.with_values({"datasets.main_path": str(tmp_path)})
     assert "can't be read here" in review(replace(run, config=elsewhere)).missing
+
+
+def test_images_that_changed_since_are_not_shown(run_with_images):
+    """Their labels would be laid over other anatomy."""
+    run = read_run(run_with_images)
+    changed = replace(run, dataset={**run.dataset, "key": "0f" * 32})
+    assert "images have changed" in review(changed).missing
 
 
 def test_without_kept_predictions_the_page_says_so(finished_run):

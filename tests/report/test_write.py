@@ -38,7 +38,9 @@ def test_json_holds_verdict_arms_differences_and_baselines(report, finished_run)
     assert found["verdict"]["status"] == "winner"
     assert found["verdict"]["arm"] == "encoder"
     assert set(found["arms"]) == {"encoder", "decoder", "full", "head"}
-    own = ARM_FIELDS | {"best_strategy", "best_explored_dice"}
+    own = ARM_FIELDS | {
+        "best_strategy", "best_explored_dice", "best_confirmed_dice", "best_confirmed_ci95",
+    }  # fmt: skip
     assert all(set(fields) == own for fields in found["arms"].values())
     assert found["arms"]["encoder"]["best_strategy"]["finetuning.mode"] == "encoder"
     assert set(found["baselines"]) == {"base", "documented_default"}
@@ -47,6 +49,33 @@ def test_json_holds_verdict_arms_differences_and_baselines(report, finished_run)
         found["differences"][0]
     )
     assert found["recommendation"]["strategy"]["finetuning.mode"] == "encoder"
+
+
+def test_a_strategy_has_one_number_everywhere(report, finished_run):
+    """The recommended strategy's Dice is recomputed from the scores; page and table give it so."""
+    summary = report.summary
+    trials = read_run(finished_run).trials_of(summary["recommendation"]["strategy"], "confirm")
+    by_subject = {}
+    for score in (s for t in trials for s in t.ended.scores if s.metric == "dice"):
+        by_subject.setdefault(score.subject, []).append(score.value)
+    mean = sum(sum(v) / len(v) for v in by_subject.values()) / len(by_subject)
+    fields = summary["arms"][summary["recommendation"]["arm"]]
+    assert fields["best_strategy"] == summary["recommendation"]["strategy"]
+    assert fields["best_confirmed_dice"] == pytest.approx(mean)
+    html = report.html.read_text().replace(get_plotlyjs(), "")
+    assert f"<b>Dice {mean:.3f}</b>" in html
+    assert f'<td class="">{mean:.3f}</td>' in html
+    assert "mean of finalists" in html
+
+
+def test_an_arm_shows_as_finalists_those_that_the_search_named(tmp_path, run_writer):
+    """Before the confirmation has scores: one was named of four that were explored."""
+    searched = run_writer(tmp_path / "h", n_subjects=8, arms=("head",), confirm=False)
+    second = searched.strategies["head"][1]
+    data = {"arm": "head", "finalists": [{"number": 2, "strategy": second}]}
+    assert len(read_run(tmp_path / "h").finalists["head"]) == 1
+    Records(tmp_path / "h").append(Note("finalists", data=data))
+    assert read_run(tmp_path / "h").finalists["head"] == [second]
 
 
 def test_an_arms_costs_are_counted_over_all_its_trials(report, finished_run):
