@@ -29,7 +29,8 @@ def result_of(difference: Difference) -> str:
     star = " *" if difference.corrected else ""
     if difference.better:
         return f"{shown_name(difference.better)} better{star}"
-    return ("no difference" if difference.status == "equivalent" else difference.status) + star
+    words = {"equivalent": "no difference"}.get(difference.status, difference.status)
+    return words.replace("_", " ") + star
 
 
 def subjects_figure(run: Run) -> go.Figure:

@@ -104,14 +104,14 @@ def _blocks(strategy: Mapping[str, Any]) -> str:
 
 def level_of_recommended(summary: Mapping[str, Any]) -> Level:
     """Its confirmed Dice, else the exploration's."""
-    group = _group(summary)
+    own, group = summary["recommendation"], _group(summary)
+    if own["confirmed_dice_mean"] is not None:
+        return Level(
+            own["confirmed_dice_mean"], own["confirmed_dice_ci95"], True, own["n_subjects"]
+        )
     fields = {**summary["arms"], **summary["baselines"]}.get(group) or {}
-    own = "best_" if group in summary["arms"] else ""
-    dice = fields.get(f"{own}confirmed_dice" if own else "confirmed_dice_mean")
-    if dice is None:
-        return Level(fields.get(f"{own}explored_dice"), None, False, 0)
-    ci95 = fields.get(f"{own}confirmed_ci95" if own else "confirmed_dice_ci95")
-    return Level(dice, ci95, True, fields["n_subjects"])
+    explored = "best_explored_dice" if group in summary["arms"] else "explored_dice"
+    return Level(fields.get(explored), None, False, 0)
 
 
 def gains(summary: Mapping[str, Any]) -> Iterator[Gain]:

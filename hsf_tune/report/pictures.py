@@ -23,7 +23,7 @@ from hsf_tune.report.summary import compared_strategies, level_of
 
 GOLDEN = 0.618034  # multiples of it, modulo 1, spread evenly: subjects of equal Dice stay apart
 WIDEST_LINEAR = 15  # margins beside 0 that an axis may span before they become too thin to see
-LOOKS = {"superior": "#009E73", "equivalent": "#0072B2", "undecided": MUTED}
+LOOKS = {"superior": "#009E73", "equivalent": "#0072B2"}
 TICKS = np.array([0.01, 0.03, 0.1, 0.3, 1.0])
 
 
@@ -54,9 +54,10 @@ def differences_picture(run: Run, title: str = "") -> Figure:
         bands.append(Patch(color=MUTED, alpha=shade, label=f"±{limit:g}, {text}"))
     axes.axvline(0, color=INK, lw=1)
     for y, d in enumerate(tests):
-        axes.plot(d.ci95, [y, y], color=LOOKS[d.status], lw=1.5)
-        axes.plot(d.ci90, [y, y], color=LOOKS[d.status], lw=4, solid_capstyle="butt")
-        axes.plot([d.mean], [y], "o", color="white", mec=LOOKS[d.status], mew=2, ms=7)
+        color = LOOKS.get(d.status, MUTED)
+        axes.plot(d.ci95, [y, y], color=color, lw=1.5)
+        axes.plot(d.ci90, [y, y], color=color, lw=4, solid_capstyle="butt")
+        axes.plot([d.mean], [y], "o", color="white", mec=color, mew=2, ms=7)
         _beside(axes, y, result_of(d))
     axes.set_yticks(range(len(tests)), [title_of(d) for d in tests], fontsize=10, parse_math=False)
     axes.invert_yaxis()

@@ -34,7 +34,7 @@ def contents(run: Run, summary: Mapping[str, Any], others: Sequence[Run]) -> dic
         "first": first_screen(summary, run.files.strategy),
         "levels": pictures.levels_picture(run, width_in=FIRST_SCREEN_IN) if verdict.best else None,
         "review": review(run),
-        "checks": tables.checks_table(summary["checks"]) if summary.get("checks") else None,
+        "checks": tables.checks_table(summary["checks"]) if summary["checks"] else None,
         "arms": tables.arms_table(run, summary),
         "test": tables.test_table(summary),
         "locked": len(run.dataset.get("splits", {}).get("test", [])),

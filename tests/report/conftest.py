@@ -32,7 +32,7 @@ BLOCKS = {
     "decoder": [f"decoders.{i}" for i in (2, 1, 0)],
 }
 BLOCKS["full"] = BLOCKS["decoder"] + BLOCKS["encoder"][::-1]
-GAINS = {"encoder": 0.035, "decoder": 0.012, "full": 0.02, "head": -0.01}
+GAINS = {"encoder": 0.05, "decoder": 0.012, "full": 0.02, "head": -0.01}
 EPOCHS = 20
 DEFAULT = {
     "finetuning.mode": "decoder",

@@ -21,7 +21,8 @@ def summary(status="winner", arm="encoder", strategy=ENCODER, recommended="encod
     best = {"best_explored_dice": 0.83, "best_confirmed_ci95": [0.79, 0.81]}
     return {
         "verdict": {"status": status, "arm": arm, "sentence": "So it is."},
-        "recommendation": {"strategy": strategy, "arm": recommended, "reason": "Because."},
+        "recommendation": {"strategy": strategy, "arm": recommended, "reason": "Because.",
+                           **group(base if not strategy else 0.80)},
         "arms": {
             "encoder": group(0.79, best_strategy=ENCODER, best_confirmed_dice=0.80, **best),
             "decoder": group(0.76, best_strategy=None, best_confirmed_dice=None, **best),
@@ -75,14 +76,14 @@ def test_the_documented_default_gains_over_the_base_alone():
     screen = first_screen(summary(strategy=DEFAULT, recommended="decoder"), Path("r"))
     assert screen["is_default"]
     (gain,) = screen["gains"]
-    assert gain.mean == pytest.approx(0.08)
+    assert gain.mean == pytest.approx(0.10)
     assert gain.limits is None
 
 
 def test_before_the_confirmation_nothing_is_gained():
     """The exploration's Dice, said to be flattered."""
     explored = summary("not_confirmed", None)
-    explored["arms"]["encoder"]["best_confirmed_dice"] = None
+    explored["recommendation"]["confirmed_dice_mean"] = None
     screen = first_screen(explored, Path("r"))
     assert not screen["level"].confirmed
     assert screen["level"].dice == 0.83

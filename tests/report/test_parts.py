@@ -184,15 +184,17 @@ def test_margins_stay_visible_beside_large_differences(finished_run):
 
 
 def test_checks_of_the_search_are_a_row_an_arm():
-    """Passed, failed, and not known; a failed one is stressed."""
-    checks = {
-        "encoder": [{"check": "rates overlap", "passed": True, "text": "0.0001 to 0.01"}],
-        "decoder": [{"check": "rates overlap", "passed": False, "text": "above 0.03 only"}],
-        "head": [{"check": "rates overlap", "passed": None, "text": "nothing explored"}],
-    }
-    table = checks_table(checks)
-    assert table.heads == ("", "rates overlap")
-    assert [row[1][0] for row in table.rows] == ["✓", "✗", "–"]
+    """What is doubted is said, and its row stressed."""
+    well = {"tried": 18, "ranges": {"models.lr": [1e-4, 0.01]}, "overlap": {"full": 0.8},
+            "at_edge": [], "finalists": 3, "improving": 0}  # fmt: skip
+    edge = {"key": "models.lr", "value": 0.028, "range": [1e-4, 0.03]}
+    doubted = {**well, "overlap": {"encoder": 0.1}, "at_edge": [edge], "improving": 2}
+    table = checks_table({"encoder": well, "full": doubted})
+    first, second = table.rows
+    assert first == ("encoder", "✓ 18 tried, 0.0001 to 0.01", "✓ ", "✓ ")
+    assert second[1] == "✗ 18 tried, 0.0001 to 0.01, little of it shared with encoder"
+    assert second[2] == "✗ at the edge: 0.028 in 0.0001 to 0.03"
+    assert second[3] == "✗ 2 of 3 gained in the last quarter"
     assert (table.strong, table.stress) == (frozenset({1}), "flagged")
 
 

@@ -6,6 +6,7 @@ import time
 
 import jsonschema
 import pytest
+from markupsafe import escape
 from PIL import Image
 from plotly.offline import get_plotlyjs
 
@@ -91,8 +92,8 @@ def test_an_arms_costs_are_counted_over_all_its_trials(report, finished_run):
 def test_page_holds_the_sentences_and_every_section(report):
     """Escaped text, nothing loaded from elsewhere."""
     html = report.html.read_text().replace(get_plotlyjs(), "")
-    assert report.verdict.sentence in html
-    assert report.verdict.recommendation.reason in html
+    assert escape(report.verdict.sentence) in html
+    assert escape(report.verdict.recommendation.reason) in html
     for heading in SECTIONS:
         assert f">{heading}</h2>" in html
     assert "<thick>" not in html
@@ -123,6 +124,7 @@ def test_a_search_that_was_not_confirmed_has_a_report(explored_run):
     found = write_report(explored_run).summary
     assert found["verdict"] == {
         "status": "not_confirmed",
+        "claim": None,
         "arm": None,
         "sentence": "Not confirmed: the strategies were explored but not confirmed on new folds,"
         " so which arm is better is not known.",
