@@ -117,7 +117,7 @@ def _scores(run: FinishedRun, saved: SavedStrategy, models: Sequence[TrainedMode
     verdict = report.get("verdict", {}).get("sentence")
     if verdict:
         lines += ["", f"Verdict of the search: {verdict}"]
-    by_label = report.get("labels", {}).get(saved.arm)
+    by_label = report.get("recommendation", {}).get("labels")
     if by_label and confirmed is not None:
         lines += ["", "| label | Dice |", "|---|---|"]
         lines += [f"| {k} | {v:.3f} |" for k, v in by_label.items() if v is not None]
@@ -136,15 +136,12 @@ def _confirmed(
 ) -> tuple[float, list[float] | None, int] | None:
     """Mean, interval and number of subjects, where the report speaks of this very strategy."""
     recommended = report.get("recommendation", {})
-    if strategy_key(recommended.get("strategy", {})) != strategy_key(saved.strategy):
+    mean = recommended.get("confirmed_dice_mean")
+    same = strategy_key(recommended.get("strategy", {})) == strategy_key(saved.strategy)
+    if mean is None or not same:
         return None
-    arm = recommended.get("arm")
-    baselines = report.get("baselines", {})
-    group = report.get("arms", {}).get(arm) or baselines.get(str(arm)) or {}
-    mean = group.get("confirmed_dice_mean")
-    if mean is None:
-        return None
-    return float(mean), group.get("confirmed_dice_ci95"), int(group.get("n_subjects", 0))
+    interval, n = recommended.get("confirmed_dice_ci95"), recommended.get("n_subjects", 0)
+    return float(mean), interval, int(n)
 
 
 def _own_scores(run: FinishedRun, saved: SavedStrategy) -> list[str]:

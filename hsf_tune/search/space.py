@@ -249,8 +249,8 @@ class _Reader:
     def _check_searchable(self, arm: str, key: str) -> None:
         if key == MAX_EPOCHS:
             raise ConfigError(
-                f"{self.at(arm, key)}: trials have the same length in all arms, or the arms would"
-                " not cost the same. Set it once, above `arms:`."
+                f"{self.at(arm, key)}: trials have the same length in all arms, or"
+                " 'how fast to open' would be 'how long to train'. Set it once, above `arms:`."
             )
         if key not in _SEARCHABLE and not key.startswith("augmentation."):
             raise ConfigError(

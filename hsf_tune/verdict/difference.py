@@ -104,8 +104,9 @@ def estimate(
 ) -> Estimate:
     """The difference a - b, paired on subjects and seeds.
 
-    A subject's difference is averaged over seeds. SE^2 = max(var(d) / n, mean square between
-    folds / n) + the extra parts; the first has n - 1 or folds - 1 degrees of freedom.
+    A subject's difference is averaged over seeds. SE^2 = var(d) / n with n - 1 degrees of freedom
+    or mean square between folds / n with folds - 1, whichever gives the wider 95 % interval, + the
+    extra parts.
 
     Args:
         a, b: (finalists, subjects, seeds) Dice; nan where a score is missing. A subject
@@ -144,10 +145,15 @@ def _sampling(values: Floats, folds: NDArray[np.int64]) -> tuple[Part, float]:
         return single, 0.0
     means = np.bincount(which, values) / sizes
     between = float(sizes @ (means - values.mean()) ** 2) / (k - 1)
-    if between / n <= single.variance:
+    of_folds = Part(between / n, k - 1)
+    if _half_width(of_folds) <= _half_width(single):
         return single, 0.0
     within = float(((values - means[which]) ** 2).sum()) / (n - k)
-    return Part(between / n, k - 1), (between - within) / n
+    return of_folds, max(0.0, between - within) / n
+
+
+def _half_width(part: Part) -> float:
+    return float(stdtrit(part.df, 0.975)) * math.sqrt(part.variance)
 
 
 def sign_flip_p(values: Floats, folds: NDArray[np.int64], seed: int = 0) -> float:
