@@ -81,14 +81,14 @@ def ray_running(search: SearchConfig, interrupt: Interrupt | None = None) -> Ite
         yield
         return
     temporary = None if search.address else _temporary_folder()
-    try:
-        with shielded(interrupt or Interrupt()):
+    with shielded(interrupt or Interrupt()):  # Ray sets handlers at its start, and none at its end
+        try:
             _start(search, temporary)
-        yield
-    finally:
-        ray.shutdown()
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+            yield
+        finally:
+            ray.shutdown()
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
 def prepare_environment(address: str | None = None) -> None:

@@ -365,8 +365,10 @@ def _absolute(uri: str) -> str:
             f"The MLflow database {path} can't be used: {error}. Name another file,"
             " tracking.uri=sqlite:////FOLDER/mlflow.db, or do without: tracking.enabled=false."
         ) from None
-    here = "" if given.startswith("/") else f"{quote(str(Path.cwd()))}/"  # its % and ? are a name's
-    return f"{SQLITE}{here}{given}{mark}{options}"
+    here = "" if given.startswith("/") else f"{Path.cwd()}/"
+    quoted = quote(here)  # a % or ? in it is a name's
+    scheme = SQLITE if quoted == here else "sqlite+pysqlite:///"  # for which MLflow makes no folder
+    return f"{scheme}{quoted}{given}{mark}{options}"
 
 
 def database_path(uri: str) -> Path:

@@ -41,7 +41,9 @@ class Driver:
         paths = [str(WORKERS), *filter(None, sys.path)]
         return subprocess.Popen(
             [
-                sys.executable, *(program or [str(WORKERS / "driver.py")]), str(self.folder),
+                sys.executable,
+                *(program or [str(WORKERS / "driver.py")]),
+                str(self.folder),
                 self.settings,
             ],
             env={
