@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from benchmarks.replay.grid import (
     FOLDS,
@@ -32,7 +31,7 @@ from benchmarks.replay.grid import (
 from benchmarks.replay.table import GridTable
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import Prepared, prepare
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -90,8 +89,8 @@ class _Recording:
 
 
 def _record(words: list[str]) -> int:
-    args = _parser().parse_args(words)
-    console = Console(soft_wrap=True)
+    args = parsed(_parser(), words)
+    console = Screen()
     name = args.name or ("grid-small" if args.small else f"grid-{Path(args.space).stem}")
     config, _ = compose_config(
         parse_overrides(args.overrides),
@@ -112,7 +111,6 @@ def _record(words: list[str]) -> int:
     console.print(
         f"{len(table.trainings)} trainings in {path}"
         + (f"; {missing} are missing. The same command goes on." if missing else "."),
-        highlight=False,
     )
     return outcome.exit_code
 
@@ -134,7 +132,7 @@ def _lay_grid(args: argparse.Namespace, config: Config, prepared: Prepared) -> _
     return _Recording(content, points, grid, config, splits, folder)
 
 
-def _show_size(recording: _Recording, console: Console) -> None:
+def _show_size(recording: _Recording, console: Screen) -> None:
     strategies, folds = recording.strategies(), len(recording.explore)
     trainings = sum(strategies.values()) * folds
     arms = ", ".join(f"{arm} {n}" for arm, n in strategies.items())
@@ -145,10 +143,10 @@ def _show_size(recording: _Recording, console: Console) -> None:
     if recording.config.datasets.base == "demo" and recording.config.lightning.max_epochs == 20:
         low, high = (seconds * trainings / 60 for seconds in DEMO_SECONDS)
         text += f"; {low:.0f} to {high:.0f} CPU minutes"
-    console.print(text, highlight=False)
+    console.print(text)
 
 
-def _run(recording: _Recording, records: Records, console: Console) -> SearchOutcome:
+def _run(recording: _Recording, records: Records, console: Screen) -> SearchOutcome:
     folds, epochs = len(recording.explore), recording.config.lightning.max_epochs
     assert isinstance(epochs, int)
     expected = {

@@ -16,10 +16,14 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
+from hsf_tune.credentials import kept_apart
 from hsf_tune.errors import ConfigError, did_you_mean, printable
 from hsf_tune.modes import ModeName
 
 REQUIRED = "???"  # a key that the user has to fill in, as OmegaConf writes it
+OF_THE_USER = frozenset({
+    "name", "output", "tracking", "store", "search.address", "search.state_dir",
+})  # fmt: skip
 _STRICT = ConfigDict(extra="forbid", arbitrary_types_allowed=False)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -232,6 +236,10 @@ class TrackingConfig:
     experiment: str = "hsf_tune"
     required: bool = True  # refuse to start when the server can't be reached
 
+    def __post_init__(self) -> None:
+        """Hold the address without a password, whatever the configuration is written to."""
+        object.__setattr__(self, "uri", kept_apart(self.uri))
+
 
 @dataclass(frozen=True)
 class StoreConfig:
@@ -258,7 +266,7 @@ class Config:
     store: StoreConfig = field(default_factory=StoreConfig)
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 42
     output: str = "outputs"
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")] | None = None
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}$")] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The plain dict that `config_from_dict` reads back to an equal Config."""
@@ -307,6 +315,27 @@ def config_of_run(plain: Mapping[str, Any]) -> Config:
         if key.split(".")[-1] not in plain.get(key.split(".")[0], {})
     }
     return config_from_dict(set_values(plain, missing))
+
+
+def of_the_user(key: str) -> bool:
+    """Whether a dotted key is no file's to set but that of the user, and of conf/."""
+    return key in OF_THE_USER or key.split(".")[0] in OF_THE_USER
+
+
+def without_places(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration out of somebody's file, without what belongs to the one who runs it.
+
+    Where things are kept, sent and computed, and under which name, is for this machine's user to
+    say; a file that was handed over brings the study alone. What is no group of keys is left for
+    `config_from_dict` to refuse.
+    """
+    groups = {
+        group: {k: v for k, v in keys.items() if not of_the_user(f"{group}.{k}")}
+        if isinstance(keys, Mapping)
+        else keys
+        for group, keys in plain.items()
+    }
+    return {group: keys for group, keys in groups.items() if not of_the_user(group)}
 
 
 def set_values(plain: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ its worker died and it went on from its checkpoint: the later report counts.
 
 from __future__ import annotations
 
-import csv
 import errno
 import io
 import json
@@ -25,7 +24,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from hsf_tune.errors import HsfTuneError, RunError, SearchError
-from hsf_tune.files import write_text
+from hsf_tune.files import csv_text, write_text
 from hsf_tune.run_folder import TRIAL_ID, RunFolder
 
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
@@ -235,8 +234,8 @@ class Records:
 
     def write_tables(self) -> None:
         """Write `scores.csv` and `trials.csv` anew, each atomically."""
-        write_text(self.files.scores_table, _csv(SCORE_COLUMNS, self.score_rows()))
-        write_text(self.files.trials_table, _csv(TRIAL_COLUMNS, self.trial_rows()))
+        write_text(self.files.scores_table, csv_text(SCORE_COLUMNS, self.score_rows()))
+        write_text(self.files.trials_table, csv_text(TRIAL_COLUMNS, self.trial_rows()))
 
     def score_rows(self) -> Iterator[list[Any]]:
         """One row a case, label and metric of every ended trial, as in `scores.csv`."""
@@ -386,17 +385,6 @@ def _append_whole(path: Path, data: bytes) -> None:
 def _last_line_end(file: io.FileIO, end: int) -> int:
     file.seek(0)
     return file.read(end).rfind(b"\n") + 1
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in rows:
-        writer.writerow(
-            ["" if v is None or (isinstance(v, float) and math.isnan(v)) else v for v in row]
-        )
-    return text.getvalue()
 
 
 def _jsonable(node: Any) -> Any:

@@ -6,11 +6,11 @@ What goes on with a run, starts from it or reports it begins here, each with wha
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.config import Config, config_of_run
+from hsf_tune.config import Config, StoreConfig, config_of_run
 from hsf_tune.errors import RunError
 from hsf_tune.records import Note, Records
 from hsf_tune.run_folder import RunFolder
@@ -39,6 +39,11 @@ class StoredRun:
     @property
     def name(self) -> str:
         return self.files.name
+
+    def as_given(self) -> StoredRun:
+        """Without the places that its folder names: it may be someone else's, and is only read."""
+        search = replace(self.config.search, address=None, state_dir=None)
+        return replace(self, config=replace(self.config, store=StoreConfig(), search=search))
 
     def notes(self, about: str) -> list[Note]:
         return [note for note in self.records.notes if note.about == about]

@@ -8,6 +8,7 @@ callers.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +21,32 @@ MOST_NODES = 100_000  # once aliases are filled in
 
 
 def load_yaml(path: Path) -> Any:
-    """The plain content of a YAML file.
+    """The plain content of a YAML file; nothing in it is filled in.
+
+    Numbers are those of YAML 1.2: 1e-3 is a float.
 
     Raises:
         ConfigError: as `sound_yaml`.
     """
     try:
-        return yaml.safe_load(sound_yaml(path))
+        return yaml.load(sound_yaml(path), Loader=_Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date that is none, a bad tag
         raise ConfigError(f"{path} can't be read as YAML: {_first_line(error)}") from None
+
+
+def read_yaml(path: Path, expected: str) -> dict[str, Any]:
+    """The keys of a YAML file.
+
+    Args:
+        expected: what should be there, for the error.
+
+    Raises:
+        ConfigError: as `sound_yaml`, and where it holds no keys.
+    """
+    content = load_yaml(path)
+    if not isinstance(content, dict) or not content:
+        raise ConfigError(f"{path} holds no keys. Expected {expected}.")
+    return content
 
 
 def sound_yaml(path: Path) -> str:
@@ -103,3 +121,25 @@ def _where_it_breaks(path: Path, error: yaml.MarkedYAMLError) -> str:
 
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0]
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with YAML 1.2's numbers and booleans."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":float", ":bool"))]
+        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(
+        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$"
+        r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)

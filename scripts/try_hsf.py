@@ -1,6 +1,6 @@
 """Segment a whole-head MRI with an exported folder, by the real `hsf` command.
 
-    python scripts/try_hsf.py models/NAME head.nii.gz --venv /tmp/hsf-venv
+    python scripts/try_hsf.py models/NAME head.nii.gz
 
 The command gets a virtual environment of its own (made on first use, as hsf pins older
 packages), and a local answer where it asks the network for its newest version. What is
@@ -10,6 +10,7 @@ checked: both sides are there, on the MRI's own grid, with labels that the folde
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pooch
 import yaml
 
 HSF = ["torch==2.13.0", "hsf==1.2.3", "onnxruntime"]
@@ -43,17 +45,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="an exported folder")
     parser.add_argument("mri", type=Path, help="whole-head MRI, .nii.gz")
-    parser.add_argument("--venv", type=Path, default=Path("/tmp/hsf-venv"))
+    parser.add_argument("--venv", type=Path, help="default: in your user's cache folder")
     parser.add_argument(
-        "--to", type=Path, help="work in a new folder here; default: beside the venv"
+        "--to", type=Path, help="work in a new folder here; default: a temporary one"
     )
     parser.add_argument("--contrast", choices=("t1", "t2"), default="t1")
     parser.add_argument("options", nargs="*", help="further options of hsf")
     args = parser.parse_intermixed_args()
-    work = fresh_folder(args.to or args.venv.parent / "hsf-work", args.folder.resolve().name)
+    work = fresh_folder(args.to or Path(tempfile.mkdtemp()), args.folder.resolve().name)
+    venv = args.venv or pooch.os_cache("hsf_tune") / "hsf-venv"
     mri = Path(shutil.copy(args.mri, work / args.mri.name))
     began_s = time.perf_counter()
-    run_hsf(hsf_python(args.venv), args.folder.resolve(), mri, args.contrast, args.options)
+    run_hsf(hsf_python(venv), args.folder.resolve(), mri, args.contrast, args.options)
     print(f"hsf took {time.perf_counter() - began_s:.0f} s")
     for line in check(args.folder, mri):
         print(line)
@@ -67,7 +70,14 @@ def fresh_folder(to: Path, name: str) -> Path:
 
 
 def hsf_python(venv: Path) -> Path:
-    """The interpreter of hsf's environment, installed if it is missing."""
+    """The interpreter of hsf's environment, installed if it is missing.
+
+    What somebody else has put there, or may change, is not run.
+    """
+    venv.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = venv.stat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o022:
+        sys.exit(f"{venv} is not yours alone; expected a folder that only you can write: --venv.")
     python = venv / "bin" / "python"
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True)

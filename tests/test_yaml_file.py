@@ -70,3 +70,10 @@ def test_aliases_that_repeat_a_little_are_read(tmp_path):
     path = tmp_path / "a.yaml"
     path.write_text("one: &one {mri: a, label: b}\ntwo: *one\nthree: {<<: *one, label: c}\n")
     assert load_yaml(path)["three"] == {"mri": "a", "label": "c"}
+
+
+def test_numbers_and_words_are_read_as_yaml_1_2_does_and_nothing_is_filled_in(tmp_path):
+    """1e-3 is a float, `no` a word, and a variable of the environment only its name."""
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1e-3\nb: no\nf: ${oc.env:HOME}\n")
+    assert load_yaml(path) == {"a": 1e-3, "b": "no", "f": "${oc.env:HOME}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ from benchmarks.replay.simulate import TOLERANCE
 from benchmarks.replay.table import GridTable, load_table
 from hsf_tune.cli.shell import run_command
 from hsf_tune.errors import ConfigError
+from hsf_tune.machine import cpu_count
 
 EXAMPLES = """examples:
   python -m benchmarks.replay grid.json
@@ -102,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--workers", type=int, default=2, metavar="N", help="of each search; default: 2")
     add("--tolerance", type=float, default=TOLERANCE, metavar="DICE", help="default: 0.005")
     add("--seed", type=int, default=0, metavar="N", help="of the first search; default: 0")
-    cpus = len(os.sched_getaffinity(0))
+    cpus = cpu_count()
     add("--processes", type=int, default=cpus, metavar="N", help=f"default: all CPUs, {cpus} here")
     return parser
 

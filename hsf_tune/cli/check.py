@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
@@ -19,7 +18,7 @@ from hsf_tune.cli.findings import (
     show_tables,
     show_warnings,
 )
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.config import Config
 from hsf_tune.data.checks import Findings
 from hsf_tune.data.demo import ensure_demo
@@ -45,9 +44,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(words: list[str]) -> int:
-    args = _parser().parse_intermixed_args(words)
+    args = parsed(_parser(), words)
     config, _ = compose_config(parse_overrides(args.overrides), config_dir=args.config_dir)
-    console = Console(markup=False)
+    console = Screen(soft_wrap=False)
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
@@ -61,24 +60,23 @@ def _check(words: list[str]) -> int:
     if findings.faults:
         raise refusal(findings)
     n = len(findings.cases)
-    done = Text("\nNo fault", "bold green").append(f" in {n} cases; ready to train.", "default")
-    console.print(done)
+    console.print(Text.assemble(("\nNo fault", "bold green"), f" in {n} cases; ready to train."))
     return 0
 
 
 def _write(
-    findings: Findings, config: Config, folder: Path, console: Console, *, sheets: bool
+    findings: Findings, config: Config, folder: Path, console: Screen, *, sheets: bool
 ) -> None:
     """`check.json` and the contact sheets."""
     plain = {"faults": [str(fault) for fault in findings.faults], **findings.to_dict()}
     path = folder / "check.json"
     write_text(path, json.dumps(plain, indent=1, ensure_ascii=False))
-    console.print(f"\nTables as data: {path}", highlight=False, soft_wrap=True)
+    console.print(f"\nTables as data: {path}", soft_wrap=True)
     if sheets and findings.cases:
         with console.status("Drawing every case"):
             pages = draw_sheets(findings, config, folder)
         for page in pages:
-            console.print(f"Contact sheet: {page}", highlight=False, soft_wrap=True)
+            console.print(f"Contact sheet: {page}", soft_wrap=True)
 
 
 def _folder(config: Config) -> Path:

@@ -17,20 +17,37 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from hsf_tune.config import REQUIRED, Config, config_from_dict
+from hsf_tune.config import (
+    REQUIRED,
+    Config,
+    config_from_dict,
+    of_the_user,
+    set_values,
+)
 from hsf_tune.errors import ConfigError, did_you_mean
 from hsf_tune.finetuning.base import local_checkpoint
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
-from hsf_tune.yaml_file import sound_yaml
+from hsf_tune.yaml_file import read_yaml
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = (
     "datasets", "models", "finetuning", "lightning", "augmentation", "search", "tracking",
 )  # fmt: skip
-HINTS = ("search", "models", "finetuning", "lightning")  # what a dataset's file may suggest
+HINTS = {  # what a dataset's file may suggest; addresses, paths and machines are no part of it
+    "search": (
+        "folds", "strategies_per_arm", "keep", "sampler", "n_startup_trials", "pruner", "confirm",
+        "confirm_folds", "confirm_seeds", "test_share",
+    ),
+    "models": ("lr", "use_forgiving_loss", "labels_names"),
+    "finetuning": ("mode", "depth", "unfreeze_frequency", "out_channels"),
+    "lightning": (
+        "precision", "max_epochs", "steps_per_epoch", "accumulate_grad_batches", "deterministic",
+    ),
+}  # fmt: skip
+_DATASET = "a dataset's YAML: main_path, datasets, ... at its top"
 
 
 @dataclass(frozen=True)
@@ -85,8 +102,14 @@ def compose_config(
     Raises:
         ConfigError: any fault of any of these, all that can be seen at once.
     """
+    foreign = [key for key in space_constants or {} if of_the_user(key)]
+    if foreign:
+        raise ConfigError(
+            f"The search space sets {', '.join(foreign)}; that is for the command line, and for"
+            " conf/. Take it out of the space's file."
+        )
     saved = load_strategy(overrides.strategy) if overrides.strategy else None
-    tree = _base_tree(overrides, saved, config_dir)
+    plain = _base(overrides, saved, config_dir)
     layers = [
         dict(space_constants or {}),
         {"seed": saved.seed, **saved.strategy} if saved else {},
@@ -94,54 +117,47 @@ def compose_config(
         {k: v for k, v in (flags or {}).items() if v is not None},
     ]
     for layer in layers:
-        for key, value in layer.items():
-            _set(tree, key, value)
-    try:
-        plain = OmegaConf.to_container(tree, resolve=True)
-    except OmegaConfBaseException as error:
-        first, key = str(error).splitlines()[0], getattr(error, "full_key", "") or "A value"
-        raise ConfigError(f"{key} can't be filled in: {first}.") from None
-    assert isinstance(plain, dict)
+        plain = _with(plain, layer)
+    _refuse_interpolation(plain)
     make_paths_absolute(plain)
     return config_from_dict(plain), saved
 
 
-def _base_tree(
+def _base(
     overrides: Overrides, saved: SavedStrategy | None, config_dir: Path | None
-) -> DictConfig:
-    """Groups and dataset hints; a strategy file brings the whole configuration it was found in,
-    of which the groups named on the command line are replaced."""
-    groups = dict(overrides.groups)
-    dataset_file = _dataset_file(groups.get("datasets"), config_dir)
-    if dataset_file is not None:
-        groups.pop("datasets")
-    tree = _composed(groups, config_dir)
+) -> dict[str, Any]:
+    """Groups and dataset hints; a strategy file brings the configuration it was found in, of
+    which the groups named on the command line are replaced."""
+    files = {
+        group: file
+        for group, choice in overrides.groups.items()
+        if (file := _own_file(group, choice, config_dir)) is not None
+    }
+    plain = _composed({g: c for g, c in overrides.groups.items() if g not in files}, config_dir)
     if saved is not None:
-        kept = {k: v for k, v in saved.config.items() if k not in overrides.groups}
-        own = {k: v for k, v in kept.items() if k not in ("name", "output", "tracking")}
-        tree = OmegaConf.merge({k: v for k, v in tree.items() if k not in own}, own)
-        if "models" in own:
-            tree.models.out_channels = "${finetuning.out_channels}"
-    if dataset_file is not None:
-        tree.datasets = _read_dataset(dataset_file)
-    _spread_hints(tree)
-    return tree
+        plain |= {k: v for k, v in saved.config.items() if k not in overrides.groups}
+    for group, file in files.items():
+        content = (
+            _read_dataset(file) if group == "datasets" else read_yaml(file, f"keys of {group}")
+        )
+        plain[group] = {}
+        plain = _with(plain, {f"{group}.{key}": value for key, value in content.items()})
+    return _with(plain, _hints(plain))
 
 
-def _composed(groups: Mapping[str, str], config_dir: Path | None) -> DictConfig:
+def _composed(groups: Mapping[str, str], config_dir: Path | None) -> dict[str, Any]:
+    """What conf/ holds, filled in."""
     for group, choice in groups.items():
         _check_choice(group, choice, config_dir)
     words = [f"{group}={choice}" for group, choice in groups.items()]
-    if config_dir is not None:
-        words.append(f"hydra.searchpath=[file://{config_dir.resolve()}]")
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(CONF), version_base="1.3"):
-            tree = compose("config", overrides=words)
+            plain = OmegaConf.to_container(compose("config", overrides=words), resolve=True)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         raise ConfigError(f"The configuration in {CONF} can't be composed: {error}") from error
-    OmegaConf.set_struct(tree, False)
-    return tree
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items()}
 
 
 def _check_choice(group: str, choice: str, config_dir: Path | None) -> None:
@@ -155,57 +171,84 @@ def _check_choice(group: str, choice: str, config_dir: Path | None) -> None:
         )
 
 
-def _dataset_file(choice: str | None, config_dir: Path | None) -> Path | None:
-    """The YAML outside conf/ that `datasets=` names, by path or within --config-dir."""
-    if choice is None:
-        return None
-    if config_dir is not None and (own := config_dir / "datasets" / f"{choice}.yaml").exists():
+def _own_file(group: str, choice: str, config_dir: Path | None) -> Path | None:
+    """The YAML outside conf/ that `group=` names: within --config-dir, or a dataset's by path."""
+    if config_dir is not None and (own := config_dir / group / f"{choice}.yaml").exists():
         return own
     looks_like_path = choice.endswith((".yaml", ".yml")) or "/" in choice
-    if not looks_like_path:
+    if group != "datasets" or not looks_like_path:
         return None
     path = Path(choice).expanduser()
     if not path.is_file():
-        raise ConfigError(
-            f"datasets={choice}: no such file. Expected the path of a dataset's YAML."
-        )
+        raise ConfigError(f"datasets={choice}: no such file. Expected the path of {_DATASET}.")
     return path
 
 
-def _read_dataset(path: Path) -> DictConfig:
+def _read_dataset(path: Path) -> dict[str, Any]:
     """A dataset's own file; a relative main_path in it is relative to its folder."""
-    try:
-        tree = OmegaConf.create(sound_yaml(path))
-    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{path} can't be read as YAML: {first}") from None
-    if not isinstance(tree, DictConfig) or not tree:
-        raise ConfigError(f"{path} holds no keys. Expected main_path, datasets, ... at its top.")
-    main_path = tree.get("main_path") if not OmegaConf.is_missing(tree, "main_path") else None
-    if main_path is not None:
-        tree.main_path = str((path.resolve().parent / Path(str(main_path)).expanduser()).resolve())
-    return tree
+    content = read_yaml(path, _DATASET)
+    main_path = content.get("main_path")
+    if main_path is not None and main_path != REQUIRED:
+        own = path.resolve().parent / Path(str(main_path)).expanduser()
+        content["main_path"] = str(own.resolve())
+    return content
 
 
-def _spread_hints(tree: DictConfig) -> None:
-    """Move a dataset's suggestions for other groups to where they belong."""
-    for group in HINTS:
-        hint = tree.datasets.pop(group, None)
-        if hint is None:
-            continue
-        if not isinstance(hint, DictConfig):
+def _hints(plain: dict[str, Any]) -> dict[str, Any]:
+    """Take a dataset's suggestions for other groups out of it, as dotted keys.
+
+    Raises:
+        ConfigError: it suggests what is not a dataset's to say.
+    """
+    if not isinstance(plain["datasets"], dict):
+        return {}
+    hints: dict[str, Any] = {}
+    for group, known in HINTS.items():
+        suggested = plain["datasets"].pop(group, {}) or {}
+        if not isinstance(suggested, Mapping):
             raise ConfigError(
-                f"{group} in the dataset's YAML is {hint!r}; expected keys of {group}."
+                f"{group} in the dataset's YAML is {suggested!r}; expected keys of {group}."
             )
-        tree[group] = OmegaConf.merge(tree[group], hint)
+        for key in suggested:
+            if key not in known:
+                raise ConfigError(
+                    f"The dataset's YAML suggests {group}.{key}; expected some of"
+                    f" {', '.join(known)}, which is what a dataset may suggest. Take it out there,"
+                    f" and say {group}.{key}=... on the command line."
+                )
+        hints |= {f"{group}.{key}": value for key, value in suggested.items()}
+    return hints
 
 
-def _set(tree: DictConfig, key: str, value: Any) -> None:
-    try:
-        OmegaConf.update(tree, key, value, merge=isinstance(value, Mapping), force_add=True)
-    except OmegaConfBaseException as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(f"{key}={value} can't be set: {first}") from None
+def _with(plain: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys laid over; of a group of keys, those that are not named stay."""
+    for key, value in values.items():
+        plain = set_values(plain, {key: _merged(_at(plain, key), value)})
+    return plain
+
+
+def _at(plain: Any, key: str) -> Any:
+    for part in key.split("."):
+        plain = plain.get(part) if isinstance(plain, Mapping) else None
+    return plain
+
+
+def _merged(before: Any, value: Any) -> Any:
+    if not isinstance(before, Mapping) or not isinstance(value, Mapping):
+        return value
+    return {**before, **{k: _merged(before.get(k), v) for k, v in value.items()}}
+
+
+def _refuse_interpolation(node: Any, key: str = "") -> None:
+    """Nothing outside conf/ is filled in: a file could send what it names in the environment."""
+    if isinstance(node, Mapping):
+        for name, value in node.items():
+            _refuse_interpolation(value, f"{key}.{name}" if key else str(name))
+    elif isinstance(node, list | tuple):
+        for number, value in enumerate(node):
+            _refuse_interpolation(value, f"{key}[{number}]")
+    elif isinstance(node, str) and "${" in node:
+        raise ConfigError(f"{key} can't be filled in: {node}. Write the value itself.")
 
 
 def _parsed(word: str) -> tuple[str, Any]:

@@ -11,10 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.markup import escape
-
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.data.crop import (
     MASK_PATTERN,
     PRESETS,
@@ -57,8 +54,8 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _crop(words: list[str]) -> int:
-    args = _parser().parse_args(words)
-    console = Console(soft_wrap=True)
+    args = parsed(_parser(), words)
+    console = Screen()
     heads = find_heads(args.mri, args.label, args.mask, args.subject)
     keep = side_mapping(args.left, args.right)
     config = args.to / f"{args.name}.yaml"
@@ -68,14 +65,12 @@ def _crop(words: list[str]) -> int:
     failed = 0
     try:
         for number, head in enumerate(heads, start=1):
-            console.print(
-                f"{number}/{len(heads)}  {head.subject}  {head.mri}", highlight=False, markup=False
-            )
+            console.print(f"{number}/{len(heads)}  {head.subject}  {head.mri}")
             try:
                 _cut_one(args, head, keep, cut_values, console)
             except DataError as error:  # the other heads are not held up by one
                 failed += 1
-                console.print("  [red]Not cut:[/]", escape(str(error)), highlight=False)
+                console.say(str(error), "  Not cut", "red")
     finally:  # after Ctrl-C too: the crops that are there are a dataset
         values = sorted(set().union(*cut_values.values()))
         by_value = names_of_values(names, keep, values)
@@ -93,7 +88,6 @@ def _crop(words: list[str]) -> int:
     console.print(
         f"{len(heads) - failed} of {len(heads)} heads cut. Labels {values}. Check {config},"
         f" then: python scripts/check.py datasets={config}",
-        highlight=False,
     )
     return 1 if failed else 0
 
@@ -103,7 +97,7 @@ def _cut_one(
     head: Head,
     keep: Mapping[Side, Mapping[int, int]],
     cut_values: dict[Side, set[int]],
-    console: Console,
+    console: Screen,
 ) -> None:
     """Write both sides of a head; add the label values of each crop once it is there."""
     for label in set(head.labels.values()):
@@ -112,7 +106,7 @@ def _cut_one(
     paths = _outputs(args, head)
     for crop in cut(located, head.labels, keep):
         for warning in warnings_of(crop):
-            console.print("  [yellow]Warning:[/]", escape(warning), highlight=False)
+            console.say(warning, "  Warning")
         if not crop.values:
             continue
         write_image(crop.labels, paths[f"{crop.side} labels"])  # an image is never without

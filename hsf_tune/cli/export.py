@@ -8,10 +8,9 @@ import time
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from hsf_tune.cli.prepare import prepare
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.data.checks import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
@@ -37,15 +36,15 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _export(words: list[str]) -> int:
-    args = _parser().parse_args(words)
-    console = Console(soft_wrap=True)
+    args = parsed(_parser(), words)
+    console = Screen()
     began_s = time.perf_counter()
     run = open_run(args.run)
     saved = load_strategy(args.strategy) if args.strategy else run.saved
     require_same_base(run, saved)
     name = check_name(args.name or run.name)
-    to = args.to or Path(run.config.datasets.output_path) / name
-    console.print(f"Strategy: {describe(saved.strategy)}", highlight=False)
+    to = args.to or _models_folder(run, console) / name
+    console.print(f"Strategy: {describe(saved.strategy)}")
     kind: Kind = args.kind
     threads = args.threads or saved.threads
     torch.set_num_threads(threads)
@@ -57,12 +56,21 @@ def _export(words: list[str]) -> int:
     return 0
 
 
+def _models_folder(run: FinishedRun, console: Screen) -> Path:
+    """Where the run's dataset wants exported models, if that is below the working directory."""
+    wanted = Path(run.config.datasets.output_path)
+    if wanted.resolve().is_relative_to(Path.cwd()):
+        return wanted
+    console.say(f"the run's datasets.output_path is {wanted}; choose it with --to.", "Note")
+    return Path("models")
+
+
 def _models(
-    run: FinishedRun, saved: SavedStrategy, kind: Kind, threads: int, console: Console
+    run: FinishedRun, saved: SavedStrategy, kind: Kind, threads: int, console: Screen
 ) -> list[TrainedModel]:
     if kind == "bag":
         models = fold_models(run, saved)
-        console.print(f"Models: {', '.join(m.trial for m in models)}", highlight=False)
+        console.print(f"Models: {', '.join(m.trial for m in models)}")
         return models
     purpose: Purpose = "search" if "explore" in run.dataset.get("splits", {}) else "finetune"
     prepare(training_config(run.config, saved), console, purpose)
@@ -70,26 +78,25 @@ def _models(
     console.print(
         f"Training once more on {len(run.subjects)} subjects"
         + (f"; {left_out} of the test set stay out." if left_out else "."),
-        highlight=False,
     )
     expected = {saved.arm: Expected(1, int(saved.strategy.get(MAX_EPOCHS, 0)))}
     with Progress(expected, title=f"export {run.name}", console=console) as progress:
         return [train_single(run, saved, progress, threads=threads)]
 
 
-def _register(run: FinishedRun, uri: str | None, exported: Exported, console: Console) -> None:
+def _register(run: FinishedRun, uri: str | None, exported: Exported, console: Screen) -> None:
     """MLflow is a view: what it refuses is said, and the folder stays as it is."""
     try:
         models = [f.path for f in exported.files]
         tracking = address_for(run.config.tracking, uri)
         registered = register(tracking, run.folder, models, exported.folder)
     except HsfTuneError as error:
-        console.print(f"[yellow]Note:[/] {error}", highlight=False)
+        console.say(str(error), "Note")
         return
-    console.print(f"MLflow: {registered.uri} (version {registered.version})", highlight=False)
+    console.print(f"MLflow: {registered.uri} (version {registered.version})")
 
 
-def _print_result(exported: Exported, seconds: float, console: Console) -> None:
+def _print_result(exported: Exported, seconds: float, console: Screen) -> None:
     for file in exported.files:
         worst = max(p.largest_difference for p in file.parity)
         same = min(p.same_label for p in file.parity)
@@ -97,12 +104,10 @@ def _print_result(exported: Exported, seconds: float, console: Console) -> None:
             f"{file.path}  {file.size_bytes / 1e6:.1f} MB; checked against PyTorch on"
             f" {len(file.parity)} shapes: largest difference {worst:.1e}, same label in"
             f" {same:.3%} of the voxels",
-            highlight=False,
         )
     console.print(
         f"Written in {seconds:.0f} s: {exported.folder} (README.md, model_card.md, conf/)\n\n"
         f"{shell_text(exported.command)}",
-        highlight=False,
     )
 
 

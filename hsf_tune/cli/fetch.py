@@ -11,9 +11,9 @@ import sys
 from pathlib import Path
 from urllib.parse import urlparse
 
-from rich.console import Console
+from rich.text import Text
 
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.errors import ModelError, did_you_mean
 from hsf_tune.model.published import PUBLISHED, cache_folder, fetch
 
@@ -36,23 +36,22 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _fetch(words: list[str]) -> int:
-    args = _parser().parse_args(words)
-    console = Console(soft_wrap=True)
+    args = parsed(_parser(), words)
+    console = Screen()
     wanted = list(PUBLISHED) if ALL in args.names else list(dict.fromkeys(args.names))
     if args.checksum and len(wanted) > 1:
         raise ModelError("--checksum belongs to one file. Fetch the others by a call of their own.")
     for source in wanted:
         if source == BUNDLED:
-            console.print("demo: comes with hsf_tune; nothing to fetch", highlight=False)
+            console.print("demo: comes with hsf_tune; nothing to fetch")
             continue
         url, checksum = _address(source, args.checksum)
-        with console.status(f"{source}: {url}"):
+        with console.status(Text(f"{source}: {url}")):
             path = fetch(url, checksum)
         size_mb = path.stat().st_size / 1e6
-        console.print(f"{source}: {path} ({size_mb:.0f} MB, checksum verified)", highlight=False)
+        console.print(f"{source}: {path} ({size_mb:.0f} MB, checksum verified)")
     console.print(
         f"Runs find them in {cache_folder()} wherever HSF_TUNE_CACHE is as it is here.",
-        highlight=False,
     )
     return 0
 

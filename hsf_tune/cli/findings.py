@@ -12,12 +12,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
+from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Fault
 from hsf_tune.data.checks import Findings, Purpose, check_data
@@ -33,7 +34,7 @@ MOST_ROWS = 40  # of cases in a printed table; the file written beside it holds 
 
 def gate(
     config: Config,
-    console: Console,
+    console: Screen,
     *,
     purpose: Purpose | None = None,
     workers: int | None = None,
@@ -53,7 +54,7 @@ def gate(
 
 def inspect(
     config: Config,
-    console: Console,
+    console: Screen,
     *,
     purpose: Purpose | None = None,
     workers: int | None = None,
@@ -70,9 +71,9 @@ def inspect(
         )
 
 
-def errors() -> Console:
+def errors() -> Screen:
     """Standard error; in a log file lines are as long as their sentence."""
-    console = Console(stderr=True, markup=False)
+    console = Screen(stderr=True, soft_wrap=False)
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = LOG_WIDTH
     return console
@@ -86,7 +87,7 @@ def refusal(findings: Findings) -> DataError:
     )
 
 
-def show_faults(findings: Findings, config: Config, console: Console) -> None:
+def show_faults(findings: Findings, config: Config, console: Screen) -> None:
     """Faults by file or configuration key: what was found, what was expected, what to do.
 
     What was expected and what to do is said for the first few faults of a kind.
@@ -108,7 +109,7 @@ def show_faults(findings: Findings, config: Config, console: Console) -> None:
             console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
-def show_warnings(findings: Findings, console: Console) -> None:
+def show_warnings(findings: Findings, console: Screen) -> None:
     """What does not stop a run."""
     if not findings.warnings:
         return
@@ -119,7 +120,7 @@ def show_warnings(findings: Findings, console: Console) -> None:
     console.print(rows)
 
 
-def show_tables(findings: Findings, console: Console) -> None:
+def show_tables(findings: Findings, console: Screen) -> None:
     """Who and what each dataset holds."""
     for table in findings.table.values():
         if table.subjects:
@@ -201,7 +202,7 @@ def _below(where: str, main: Path) -> str:
     return str(path.relative_to(main)) if path.is_relative_to(main) and path != main else where
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Screen) -> Progress:
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -6,9 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 
 EXAMPLES = """examples:
   python finetune.py
@@ -28,10 +26,10 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _command(words: list[str]) -> int:
-    args = _parser().parse_intermixed_args(words)
+    args = parsed(_parser(), words)
     from hsf_tune.cli.training import finetune  # what it imports takes seconds; --help should not
 
-    return finetune(args, words, Console(soft_wrap=True))
+    return finetune(args, words, Screen())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import gc
-import os
 
 import torch
-from rich.console import Console
 
 from hsf_tune.cli.prepare import Prepared
+from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config
 from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.probe import (
@@ -18,6 +17,7 @@ from hsf_tune.finetuning.probe import (
     trials_per_gpu,
     with_measured_resources,
 )
+from hsf_tune.machine import cpu_count
 
 
 def measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
@@ -38,7 +38,7 @@ def measured(prepared: Prepared, config: Config) -> tuple[Placement, StepCost]:
     return placement, cost
 
 
-def fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Config:
+def fitted_to_gpu(prepared: Prepared, config: Config, console: Screen) -> Config:
     """What the GPU's memory allows, where there is a GPU; the configuration as it is elsewhere.
 
     Of a cluster, this machine's GPU stands for all of them.
@@ -48,7 +48,6 @@ def fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Confi
             console.print(
                 "No GPU on this machine to measure on: if the cluster has some, each trial gets a"
                 " whole one. Let several share one with --gpus-per-trial.",
-                highlight=False,
             )
         return config
     placement, cost = measured(prepared, config)
@@ -58,7 +57,6 @@ def fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Confi
     console.print(
         f"GPU: a step on the largest case takes {cost.peak_bytes / 2**30:.1f} GiB{twice};"
         f" {1 / share:.0f} trials share a GPU",
-        highlight=False,
     )
     return fitted
 
@@ -66,7 +64,7 @@ def fitted_to_gpu(prepared: Prepared, config: Config, console: Console) -> Confi
 def workers_here(config: Config, placement: Placement, cost: StepCost) -> int:
     """Trials side by side on this machine, from a measured step."""
     if placement.accelerator == "cpu":
-        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
+        return max(1, int(cpu_count() // (config.search.cpus_per_trial or 1)))
     share = config.search.gpus_per_trial or 1 / trials_per_gpu(cost, _memory_bytes(placement))
     return max(1, int(torch.cuda.device_count() / share + 1e-9))
 
@@ -76,7 +74,7 @@ def side_by_side(config: Config) -> int:
     if config.search.max_concurrent is not None:
         return config.search.max_concurrent
     if config.search.address or not config.search.gpus_per_trial:
-        return max(1, int((os.cpu_count() or 1) // (config.search.cpus_per_trial or 1)))
+        return max(1, int(cpu_count() // (config.search.cpus_per_trial or 1)))
     return max(1, int(torch.cuda.device_count() / config.search.gpus_per_trial + 1e-9))
 
 

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import csv
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import nibabel as nib
-import numpy as np
 import numpy.typing as npt
 import torch
-from rich.console import Console
 
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.data.content import sound_image
 from hsf_tune.data.names import bids_subject, stem
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels
 from hsf_tune.data.reading import MULTIPLE, normalised, read_labels, to_original
 from hsf_tune.errors import ConfigError, DataError, did_you_mean
 from hsf_tune.export.segmenter import Segmenter, open_segmenter
-from hsf_tune.files import replacing
+from hsf_tune.files import csv_text, replacing, write_text
 from hsf_tune.finetuning.predict import make_views, predict, score_prediction, uncertainty
+from hsf_tune.machine import cpu_count
 from hsf_tune.records import Score, label_means
 
 LARGEST_CROP = 2**23  # voxels, padding not counted; 203 along each axis
@@ -45,9 +42,9 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _predict(words: list[str]) -> int:
-    args = _parser().parse_intermixed_args(words)
-    console = Console(soft_wrap=True, markup=False)
-    torch.set_num_threads(args.threads or os.cpu_count() or 1)
+    args = parsed(_parser(), words)
+    console = Screen()
+    torch.set_num_threads(args.threads or cpu_count())
     if args.tta < 1:
         raise ConfigError(f"--tta {args.tta}: expected a number of views, 1 or more.")
     references: list[Path | None] = list(args.reference or [None] * len(args.mri))
@@ -63,17 +60,17 @@ def _predict(words: list[str]) -> int:
     segmenter = open_segmenter(args.model)
     dataset = _dataset(segmenter, args.dataset)
     names = ", ".join(f"{k} {v}" for k, v in segmenter.labels.outputs.items())
-    console.print(f"{segmenter.about}\nLabels: {names}", highlight=False)
+    console.print(f"{segmenter.about}\nLabels: {names}")
     scores: list[Score] = []
     for mri, reference, paths in zip(args.mri, references, outputs, strict=True):
         found = _segment(segmenter, mri, reference, paths, dataset, args.tta, args.seed)
         scores += found
         dice = label_means(found)
         means = "  ".join(f"{label} {value:.3f}" for label, value in dice.items())
-        console.print(f"{paths['labels']}{f'  Dice: {means}' if dice else ''}", highlight=False)
+        console.print(f"{paths['labels']}{f'  Dice: {means}' if dice else ''}")
     if scores:
-        _write_scores(scores, table)
-        console.print(f"Scores: {table}", highlight=False)
+        write_text(table, csv_text(Score._fields, scores))
+        console.print(f"Scores: {table}")
     return 0
 
 
@@ -164,13 +161,6 @@ def _dataset(segmenter: Segmenter, asked: str | None) -> str:
     if asked is not None and asked not in known:
         raise ConfigError(f"--dataset {asked}: no such dataset.{did_you_mean(asked, known)}")
     return asked or known[0]
-
-
-def _write_scores(scores: list[Score], path: Path) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Score._fields)
-        writer.writerows([*s[:4], "" if np.isnan(s.value) else s.value] for s in scores)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import datetime
 import platform
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from hsf_tune import __version__
 from hsf_tune.cli.findings import gate
+from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config, ModelsConfig
+from hsf_tune.credentials import redacted
 from hsf_tune.data.cache import cache_folder, fingerprints
 from hsf_tune.data.cases import Case
 from hsf_tune.data.checks import Findings, Purpose
@@ -59,14 +60,14 @@ class Prepared:
         return list(self.findings.cases)
 
 
-def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
+def prepare(config: Config, console: Screen, purpose: Purpose) -> Prepared:
     """Load the base model, find and check the cases, and build or open their store.
 
     Raises:
         HsfTuneError: the base model or the data can't be used; one message with all faults.
     """
     base = get_base(config)
-    console.print(describe_base(base), highlight=False, markup=False)
+    console.print(describe_base(base))
     _note_other_architecture(config, base, console)
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
@@ -76,19 +77,19 @@ def prepare(config: Config, console: Console, purpose: Purpose) -> Prepared:
     cases = list(findings.cases)
     store = open_store(cases, config.datasets, config.store)
     subjects = len({c.subject for c in cases})
-    console.print(f"Data: {len(cases)} cases of {subjects} subjects", highlight=False)
+    console.print(f"Data: {len(cases)} cases of {subjects} subjects")
     return Prepared(config, base, blocks_of(base), findings, store)
 
 
-def _note_other_architecture(config: Config, base: BaseModel, console: Console) -> None:
+def _note_other_architecture(config: Config, base: BaseModel, console: Screen) -> None:
     """Say that a value can't be had that is neither the base's nor the one written in `conf/`."""
     for key in ("f_maps", "num_levels", "layer_order", "use_attention"):
         asked, found = getattr(config.models, key), getattr(base.architecture, key)
         if asked not in (found, getattr(ModelsConfig, key)):
-            console.print(
-                f"[yellow]Note:[/] models.{key}={asked} has no effect: the base model has {found},"
-                " and finetuning keeps its architecture. Choose another with models.checkpoint.",
-                highlight=False,
+            console.say(
+                f"models.{key}={asked} has no effect: the base model has {found}, and finetuning"
+                " keeps its architecture. Choose another with models.checkpoint.",
+                "Note",
             )
 
 
@@ -97,7 +98,7 @@ def new_run_folder(config: Config, kind: str) -> tuple[str, Path]:
     name = config.name
     if name is None:
         first = next(iter(config.datasets.datasets))
-        safe = "".join(c if c.isalnum() else "-" for c in first).strip("-") or "data"
+        safe = re.sub(r"[^A-Za-z0-9]+", "-", first)[:40].strip("-") or "data"
         name = f"{kind}-{safe}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
     return name, Path(config.output) / name
 
@@ -114,7 +115,7 @@ def write_run_files(
     """`config.yaml`, `dataset.json` and contact sheets: what the run is made of."""
     files = RunFolder(folder)
     with files.writing():
-        files.write_config(config.to_dict(), command)
+        files.write_config(config.to_dict(), redacted(command))
         files.write_dataset(describe_dataset(prepared, splits))
         if draw:
             draw_sheets(prepared.findings, prepared.config, folder)
@@ -184,7 +185,7 @@ def start_tracking(
     folder: Path,
     name: str,
     records: Records,
-    console: Console,
+    console: Screen,
     *,
     nested: bool,
 ) -> MlflowTracker | None:
@@ -197,7 +198,7 @@ def start_tracking(
         return None
 
     def say(text: str) -> None:
-        console.print(text, markup=False, highlight=False)
+        console.print(text)
 
     tracker = MlflowTracker(config.tracking, folder, name=name, nested=nested, say=say)
     tracker.check_reachable()

@@ -10,6 +10,7 @@ began, so that an edited file is found out.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from hsf_tune.cli.compose import Overrides, compose_config, make_paths_absolute
 from hsf_tune.cli.prepare import Prepared, file_hashes
-from hsf_tune.config import Config, config_from_dict, config_of_run, set_values
+from hsf_tune.config import Config, TrackingConfig, config_from_dict, config_of_run, set_values
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, RunError
 from hsf_tune.records import Note
@@ -25,6 +26,7 @@ from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.space import Space
 from hsf_tune.search.space_file import constants_of, read_space
 from hsf_tune.stored_run import StoredRun, read_stored
+from hsf_tune.tracking import is_known
 
 CONFIGURATION = "configuration"  # note: what the run is made of; the last one holds
 MORE = "search.strategies_per_arm"  # may be raised, and only raised
@@ -122,7 +124,30 @@ def asked_for(
         plain |= {group: composed.to_dict()[group] for group in overrides.groups}
     plain = set_values(plain, {**overrides.values, **given})
     make_paths_absolute(plain)
-    return config_from_dict(plain)
+    config = config_from_dict(plain)
+    named = "tracking" in overrides.groups or "tracking.uri" in overrides.values
+    if tracking_word(config) and not named:
+        raise ConfigError(
+            f"{earlier.name} is tracked at {config.tracking.uri}, as its folder says. If that"
+            f" address is yours, go on with {tracking_word(config)}; else with"
+            f" tracking.uri={TrackingConfig.uri} or tracking.enabled=false."
+        )
+    return config
+
+
+def tracking_word(config: Config) -> str:
+    """What a resumed run needs on the command line to go on being tracked elsewhere than by
+    default; '' where it isn't. An address out of a folder alone is not called."""
+    tracking = config.tracking
+    elsewhere = tracking.enabled and not is_known(tracking)
+    return f"tracking.uri={shlex.quote(tracking.uri)}" if elsewhere else ""
+
+
+def places_of(earlier: Earlier, config: Config) -> str:
+    """The places outside of the run that only its folder names; '' where there are none."""
+    before, now = _flat(earlier.config.to_dict()), _flat(config.to_dict())
+    keys = [key for key in ("store.path", "search.state_dir") if now[key] is not None]
+    return ", ".join(f"{key}={now[key]}" for key in keys if now[key] == before[key])
 
 
 def accepted_changes(earlier: Earlier, config: Config) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.text import Text
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.disk import estimate, require_room, used_bytes
@@ -29,15 +29,19 @@ from hsf_tune.cli.resume import (
     configuration_note,
     describe_changes,
     open_earlier,
+    places_of,
     require_same_data,
     require_same_space,
+    tracking_word,
 )
+from hsf_tune.cli.shell import Screen
 from hsf_tune.cli.summary import print_plan, print_result
 from hsf_tune.cli.winner import test_jobs, write_recommended
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
+from hsf_tune.interrupt import deferring
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, sole_writer
 from hsf_tune.report import write_report
@@ -55,7 +59,7 @@ from hsf_tune.search.space import Space, build_space, load_space
 from hsf_tune.search.space_file import constants_of, find_space, read_space
 
 
-def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> int:
+def tune(args: argparse.Namespace, words: Sequence[str], console: Screen) -> int:
     """Prepare, plan, search and report; the exit code.
 
     Args:
@@ -63,9 +67,9 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         words: the command line as it was typed, to be written down.
     """
     overrides = parse_overrides(args.overrides)
-    if args.retry_failed and not args.resume:
+    if args.retry_failed and args.resume is None:
         raise ConfigError("--retry-failed tries trials of an earlier run again: --resume NAME.")
-    earlier = _earlier(args) if args.resume else None
+    earlier = _earlier(args) if args.resume is not None else None
     if earlier is None:
         file = find_space(args.space or "default")
         content = read_space(file)
@@ -78,6 +82,8 @@ def tune(args: argparse.Namespace, words: Sequence[str], console: Console) -> in
         fixed = {**overrides.values, **_given(_flags(args))}
     else:
         config = asked_for(earlier, overrides, _flags(args), args.config_dir)
+        if places := places_of(earlier, config):
+            console.say(f"as the run's folder says, {places}", "Note")
         fixed = accepted_changes(earlier, config)
     prepared = prepare(config, console, "search")
     if earlier is None:
@@ -105,7 +111,7 @@ def _search(
     splits: Splits,
     words: Sequence[str],
     earlier: Earlier | None,
-    console: Console,
+    console: Screen,
 ) -> int:
     config = space.config
     fitted = fitted_to_gpu(prepared, config, console)  # to this machine; not what the run is of
@@ -118,7 +124,7 @@ def _search(
         records = Records(folder)
         _write_down(prepared, config, space, splits, words, earlier, records, console)
         for note in splits.notes:
-            console.print(f"Note: {note}", highlight=False)
+            console.print(f"Note: {note}")
         return _run(prepared, config, fitted, space, splits, records, console)
 
 
@@ -129,7 +135,7 @@ def _run(
     space: Space,
     splits: Splits,
     records: Records,
-    console: Console,
+    console: Screen,
 ) -> int:
     """Search and report.
 
@@ -147,36 +153,40 @@ def _run(
     going_on = f", {done} of them done" if done else ""
     console.print(
         f"Search {name} in the space {space.name}: {planned.trials} trials{going_on} -> {folder}",
-        highlight=False,
     )
     expected = {arm: Expected(*work) for arm, work in planned.expected.items()}
     status, complete, patience_s = "failed", False, 60.0
-    try:
-        with Progress(expected, title=name, console=console) as progress:
-            progress.resume(records)
-            outcome = run_search(
-                fitted,
-                space,
-                splits,
-                folder,
-                records,
-                base_comparable=comparable,
-                observers=[*([tracker] if tracker else []), progress],
-                choose_test=lambda _: test_jobs(folder, config, splits),
-            )
-        status = outcome.status if outcome.status != "time_budget" else "finished"
-        complete = outcome.status == "finished"
-        return _finish(prepared, fitted, splits, folder, records, outcome, console)
-    except KeyboardInterrupt:  # a second Ctrl-C stops at once
-        patience_s = 0.0
-        raise
-    finally:
-        lacking = 0
-        if tracker:
-            tracker.log_artifacts(records.files.to_show)
-            lacking = tracker.close(timeout_s=patience_s, status=status)
-        if complete and not lacking:  # else the weights are still to be sent, or to go on from
-            _drop_checkpoints(records, config.search.keep_checkpoints, console)
+    with deferring() as interrupt:  # from here on a signal leaves the time to write the report
+        try:
+            with Progress(expected, title=name, console=console) as progress:
+                progress.resume(records)
+                outcome = run_search(
+                    fitted,
+                    space,
+                    splits,
+                    folder,
+                    records,
+                    base_comparable=comparable,
+                    observers=[*([tracker] if tracker else []), progress],
+                    choose_test=lambda _: test_jobs(folder, config, splits),
+                    interrupt=interrupt,
+                )
+            status = outcome.status if outcome.status != "time_budget" else "finished"
+            complete = outcome.status == "finished"
+            code = _finish(prepared, fitted, splits, folder, records, outcome, console)
+        except KeyboardInterrupt:  # a second Ctrl-C stops at once
+            patience_s = 0.0
+            raise
+        finally:
+            lacking = 0
+            if tracker:
+                tracker.log_artifacts(records.files.to_show)
+                lacking = tracker.close(timeout_s=patience_s, status=status)
+            if complete and not lacking:  # else weights are still to be sent, or to go on from
+                _drop_checkpoints(records, config.search.keep_checkpoints, console)
+    if interrupt.signal and complete:
+        console.say("Stopped when all trials had ended; the report is written.")
+    return interrupt.exit_code or code
 
 
 def _start_clean(folder: Path, config: Config) -> None:
@@ -185,13 +195,12 @@ def _start_clean(folder: Path, config: Config) -> None:
     forget_studies(config, folder)
 
 
-def _drop_checkpoints(records: Records, keep: str, console: Console) -> None:
+def _drop_checkpoints(records: Records, keep: str, console: Screen) -> None:
     freed = drop_checkpoints(records, keep)
     if freed:
         console.print(
             f"Removed the weights of trials that are not finalists: {freed / 1e6:.0f} MB"
             f" (search.keep_checkpoints={keep})",
-            highlight=False,
         )
 
 
@@ -201,7 +210,7 @@ def _require_room(
     space: Space,
     splits: Splits,
     folder: Path,
-    console: Console,
+    console: Screen,
     *,
     refuse: bool = True,
 ) -> None:
@@ -211,7 +220,7 @@ def _require_room(
     expected = plan_search(config, space, splits, base_comparable=comparable)
     use = estimate(config, prepared.base, plan, expected, side_by_side(config))
     used = used_bytes(folder)
-    console.print(use.describe(config, folder, used), highlight=False)
+    console.print(use.describe(config, folder, used))
     if refuse:
         require_room(use, config, folder, used)
 
@@ -224,7 +233,7 @@ def _write_down(
     words: Sequence[str],
     earlier: Earlier | None,
     records: Records,
-    console: Console,
+    console: Screen,
 ) -> None:
     """What the run is made of, as files and in its records; again where something changed."""
     changes = ""
@@ -234,7 +243,7 @@ def _write_down(
             return
         changes = describe_changes(earlier, accepted)
         if changes:
-            console.print(f"Note: {changes}", highlight=False)
+            console.print(f"Note: {changes}")
     command = earlier.command if earlier else shlex.join(["tune.py", *words])
     draw = earlier is None
     with records.files.writing():
@@ -250,7 +259,7 @@ def _finish(
     folder: Path,
     records: Records,
     outcome: SearchOutcome,
-    console: Console,
+    console: Screen,
 ) -> int:
     """Tables and report for what is done, however the search ended."""
     with records.files.writing():
@@ -262,21 +271,21 @@ def _finish(
     print_result(report.summary, folder, console)
     if outcome.status != "finished":
         elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
-        console.print(
-            f"Stopped. Go on with: python tune.py --resume {folder.name}{elsewhere}",
-            highlight=False,
-        )
+        words = f"--resume {folder.name}{elsewhere} {tracking_word(config)}".strip()
+        console.print(f"Stopped. Go on with: python tune.py {words}")
     if outcome.failed_arms:
         console.print(
-            f"[bold red]Every trial failed[/] of: {', '.join(outcome.failed_arms)}. The reasons are"
-            f" in {records.path}; --resume {folder.name} --retry-failed tries them again.",
-            highlight=False,
+            Text.assemble(
+                ("Every trial failed", "bold red"),
+                f" of: {', '.join(outcome.failed_arms)}. The reasons are in {records.path};"
+                f" --resume {folder.name} --retry-failed tries them again.",
+            )
         )
         return outcome.exit_code or 1
     return outcome.exit_code
 
 
-def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console) -> int:
+def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Screen) -> int:
     config = space.config
     placement, cost = measured(prepared, config)
     comparable = base_comparable(prepared.base, config)
@@ -289,11 +298,11 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Console)
     return 0
 
 
-def _retry_failed(earlier: Earlier, config: Config, console: Console) -> None:
+def _retry_failed(earlier: Earlier, config: Config, console: Screen) -> None:
     with sole_writer(earlier.folder):
         trials = retry_failed(Records(earlier.folder), config)
     tried = f"tried again: {', '.join(trials)}" if trials else "no trial has failed"
-    console.print(f"--retry-failed: {tried}", highlight=False)
+    console.print(f"--retry-failed: {tried}")
 
 
 def _earlier(args: argparse.Namespace) -> Earlier:

@@ -1,68 +1,93 @@
-"""How a command ends: its exit code, and what a user sees of an error."""
+"""How a command begins and ends: its flags, its screen, its exit code, what is said of an error."""
 
 from __future__ import annotations
 
-import signal
+import argparse
+import errno
 import sys
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable, Iterable
+from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.text import Text
 
-from hsf_tune.errors import HsfTuneError
+from hsf_tune.credentials import redacted
+from hsf_tune.errors import ConfigError, HsfTuneError, printable
+from hsf_tune.interrupt import Stopped, interruptible
 
-INTERRUPTED = 130
-
-
-class Stopped(BaseException):
-    """The user or the system asked for an end; what is on disk is whole.
-
-    No KeyboardInterrupt, which Lightning would turn into an exit of its own.
-
-    Attributes:
-        exit_code: 130 after Ctrl-C, 143 after SIGTERM.
-    """
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.exit_code = 128 + number
+_PLACES = {  # errors of the system that the user can mend
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT,
+    errno.ENOTDIR,
+}  # fmt: skip
 
 
-@contextmanager
-def stopping() -> Iterator[None]:
-    """Raise `Stopped` at the first Ctrl-C or SIGTERM; a second one ends the process as usual."""
-    usual = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+class Screen(Console):
+    """A console on which names are only text: no markup, no control codes, no passwords."""
 
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
+    def __init__(self, *, stderr: bool = False, soft_wrap: bool = True) -> None:
+        super().__init__(
+            stderr=stderr, soft_wrap=soft_wrap, markup=False, highlight=False, emoji=False
+        )
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        restore()
-        raise Stopped(number)
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """As Console, with what a terminal would obey replaced by what it shows."""
+        for text, style, control in super().render(renderable, options):
+            seen = text if control else redacted(printable(text))
+            yield Segment(seen, style, control)
 
-    for number in usual:
-        signal.signal(number, stop)
-    try:
-        yield
-    finally:
-        restore()
+    def say(self, sentence: str, label: str = "", style: str = "yellow") -> None:
+        """Print a sentence, behind a coloured word if there is one (Note, Warning)."""
+        self.print(Text.assemble((f"{label}: " if label else "", style), redacted(sentence)))
 
 
 def run_command(command: Callable[[], int]) -> None:
     """Run a command and exit: errors of the user's input in a sentence, ours with traceback."""
     warnings.filterwarnings("ignore", category=FutureWarning)
+    screen = Screen(stderr=True)
     try:
-        code = command()
+        with interruptible():
+            code = command()
     except HsfTuneError as error:
-        Console(stderr=True, soft_wrap=True).print(
-            f"[bold red]Error:[/] {escape(str(error))}", highlight=False
-        )
+        screen.say(str(error), "Error", "bold red")
         code = 1
+    except OSError as error:
+        if error.errno not in _PLACES:
+            raise
+        screen.say(_unusable(error), "Error", "bold red")
+        code = 1
+    except Stopped as stopped:
+        screen.say(
+            f"Stopped ({stopped}). What was written is whole; the same command starts again."
+        )
+        code = stopped.exit_code
     except KeyboardInterrupt:
-        code = INTERRUPTED
+        code = 130
     sys.stdout.flush()
     sys.exit(code)
+
+
+def parsed(parser: argparse.ArgumentParser, words: list[str]) -> argparse.Namespace:
+    """The flags and words of a command line.
+
+    Raises:
+        ConfigError: a flag was given with nothing behind it, such as an unset variable.
+    """
+    args = parser.parse_intermixed_args(words)
+    values: dict[str, Any] = vars(args)
+    empty = [name for name, value in values.items() if value == ""]
+    if empty:
+        flag = f"--{empty[0].replace('_', '-')}"
+        raise ConfigError(f"{flag} is empty; expected a value behind it, or no {flag} at all.")
+    return args
+
+
+def _unusable(error: OSError) -> str:
+    place = error.filename if error.filename is not None else "A file"
+    return (
+        f"{place} can't be used: {error.strerror}. Choose another place for what this command"
+        " writes (--output, --to, HSF_TUNE_CACHE), or a shorter name."
+    )

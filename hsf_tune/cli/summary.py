@@ -9,10 +9,10 @@ from typing import Any
 
 import yaml
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from hsf_tune.cli.prepare import Prepared
+from hsf_tune.cli.shell import Screen
 from hsf_tune.cli.winner import best_strategy_hint
 from hsf_tune.data.cases import Case
 from hsf_tune.data.splits import Splits
@@ -34,16 +34,16 @@ def print_plan(
     cost: StepCost,
     placement: Placement,
     workers: int,
-    console: Console,
+    console: Screen,
 ) -> None:
     """`--dry-run`: configuration, cases, splits, arms, trials, epochs and hours."""
     console.rule("Configuration")
     text = yaml.safe_dump(space.config.to_dict(), sort_keys=False, allow_unicode=True)
-    console.print(text, highlight=False, markup=False)
+    console.print(text)
     console.rule("Cases")
     for case in prepared.cases:
         shape = "x".join(map(str, prepared.store.grid(case.id).size_before_padding))
-        console.print(f"  {case.id}  {shape}  {case.mri}", highlight=False, markup=False)
+        console.print(f"  {case.id}  {shape}  {case.mri}")
     console.rule("Splits")
     _print_splits(splits, bool(plan.confirm), console)
     console.rule("Arms")
@@ -51,24 +51,22 @@ def print_plan(
         ranges = {**arm.constants, **{k: d.to_dict() for k, d in arm.domains.items()}}
         work = next(a for a in plan.arms if a.name == arm.name)
         console.print(
-            f"  [bold]{arm.name}[/]: {work.strategies} strategies on fold 1, then"
+            f"  {arm.name}: {work.strategies} strategies on fold 1, then"
             f" {', '.join(map(str, work.keep)) or 'none'} on the next; {work.finalists} finalists",
-            highlight=False,
         )
         for key, value in ranges.items():
-            console.print(f"      {key}: {value}", highlight=False, markup=False)
+            console.print(f"      {key}: {value}")
     console.rule("Work")
     _print_work(prepared, splits, expected, cost, placement, workers, console)
 
 
-def _print_splits(splits: Splits, confirmed: bool, console: Console) -> None:
+def _print_splits(splits: Splits, confirmed: bool, console: Screen) -> None:
     if splits.test:
-        console.print(f"  locked test set: {', '.join(splits.test)}", highlight=False)
+        console.print(f"  locked test set: {', '.join(splits.test)}")
     for split in (*splits.explore, *(splits.confirm if confirmed else ())):
         console.print(
             f"  {split.phase} fold {split.fold}: {len(split.train)} train, validated on"
             f" {', '.join(split.validate)}",
-            highlight=False,
         )
 
 
@@ -79,7 +77,7 @@ def _print_work(
     cost: StepCost,
     placement: Placement,
     workers: int,
-    console: Console,
+    console: Screen,
 ) -> None:
     epochs = sum(n for _, n in expected.expected.values())
     split, config = splits.explore[0], prepared.config
@@ -97,7 +95,6 @@ def _print_work(
         f"  one step of the heaviest strategy on the largest case: {cost.train_s:.2f} s{memory}{twice}\n"
         f"  an epoch: {length.steps} optimiser steps, {rounds:.1f} times through the"
         f" {len(train)} training crops, at most {epoch_s:.1f} s; so about {_hours(hours)} in all",
-        highlight=False,
     )
 
 
@@ -115,7 +112,7 @@ def _hours(hours: float) -> str:
     return f"{hours * 60:.0f} minutes" if hours < 1.5 else f"{hours:.1f} hours"
 
 
-def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> None:
+def print_result(report: Mapping[str, Any], folder: Path, console: Screen) -> None:
     """The table of arms and baselines, the verdict and the recommendation.
 
     Explored and confirmed: of the arm's best strategy; beside it, the mean of the arm's finalists.
@@ -134,16 +131,16 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Console) -> N
     console.print(table)
     for name, arm in report["arms"].items():
         if arm["best_strategy"]:
-            console.print(f"Best of {name}: {describe(arm['best_strategy'])}", highlight=False)
-    console.print(report["verdict"]["sentence"], highlight=False)
+            console.print(f"Best of {name}: {describe(arm['best_strategy'])}")
+    console.print(report["verdict"]["sentence"])
     recommendation = report.get("recommendation")
     if recommendation and recommendation["strategy"] is not None:
         chosen = describe(recommendation["strategy"])
-        console.print(f"Recommended: {chosen}. {recommendation['reason']}", highlight=False)
+        console.print(f"Recommended: {chosen}. {recommendation['reason']}")
     files = RunFolder(folder)
     if files.strategy.exists():
-        console.print(f"Repeat it: {best_strategy_hint(folder)}", highlight=False)
-    console.print(f"Report: {files.report}. Compare the trials with: mlflow ui", highlight=False)
+        console.print(f"Repeat it: {best_strategy_hint(folder)}")
+    console.print(f"Report: {files.report}. Compare the trials with: mlflow ui")
 
 
 def _row(

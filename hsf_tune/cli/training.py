@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-
-from rich.console import Console
 
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.prepare import (
@@ -27,7 +24,7 @@ from hsf_tune.cli.resume import (
     open_earlier,
     require_same_data,
 )
-from hsf_tune.cli.shell import Stopped, stopping
+from hsf_tune.cli.shell import Screen
 from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split, named_test_set
@@ -41,6 +38,8 @@ from hsf_tune.finetuning.strategy import (
     canonical,
     describe,
 )
+from hsf_tune.interrupt import Stopped
+from hsf_tune.machine import cpu_count
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, TrialEnded, sole_writer
 from hsf_tune.run_folder import RunFolder
@@ -48,7 +47,7 @@ from hsf_tune.run_folder import RunFolder
 TRIAL = "finetune-1"  # the one trial of a run
 
 
-def finetune(args: argparse.Namespace, words: Sequence[str], console: Console) -> int:
+def finetune(args: argparse.Namespace, words: Sequence[str], console: Screen) -> int:
     """Prepare, split, train and save; the exit code.
 
     Args:
@@ -62,10 +61,10 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Console) -
     prepared = prepare(config, console, "finetune")
     config = _as_saved(config, saved, args.overrides)
     strategy = _strategy(prepared, config, saved)
-    threads = args.threads or (saved.threads if saved else os.cpu_count() or 1)
+    threads = args.threads or (saved.threads if saved else cpu_count())
     _warn(prepared, config, strategy, console)
     name, folder = new_run_folder(config, "finetune")
-    console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}", highlight=False)
+    console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}")
     with sole_writer(folder):
         records = Records(folder)
         split = _begin(prepared, config, saved, words, records, console)
@@ -73,12 +72,11 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Console) -
         spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, True, key)
         _say_length(spec, prepared, config, console)
         try:
-            with stopping():
-                ended = _train(prepared, config, spec, records, console, threads)
+            ended = _train(prepared, config, spec, records, console, threads)
         except Stopped as stopped:
             given = [] if args.name else ["--name", name]
             again = shlex.join(["python", "finetune.py", *words, *given])
-            console.print(f"Stopped {_after(records)}. Go on with: {again}", highlight=False)
+            console.say(f"Stopped {_after(records)}. Go on with: {again}")
             return stopped.exit_code
     _print_result(ended, folder, console)
     return 0
@@ -90,7 +88,7 @@ def _begin(
     saved: SavedStrategy | None,
     words: Sequence[str],
     records: Records,
-    console: Console,
+    console: Screen,
 ) -> Split:
     """Write down what the run is made of, or check that it is what it was begun with.
 
@@ -104,7 +102,7 @@ def _begin(
     else:
         changes = accepted_changes(earlier, config)
         require_same_data(earlier, prepared)
-        console.print(f"Going on {_after(records)}", highlight=False)
+        console.print(f"Going on {_after(records)}")
         split, command = Split.from_dict(earlier.dataset["splits"]["finetune"]), earlier.command
         if not changes:
             return split
@@ -143,7 +141,7 @@ def _train(
     config: Config,
     spec: TrialSpec,
     records: Records,
-    console: Console,
+    console: Screen,
     threads: int,
 ) -> TrialEnded:
     folder, name = records.folder, records.folder.name
@@ -173,21 +171,21 @@ def _train(
             tracker.close(status=status)
 
 
-def _split(prepared: Prepared, saved: SavedStrategy | None, console: Console) -> Split:
+def _split(prepared: Prepared, saved: SavedStrategy | None, console: Screen) -> Split:
     if saved is None:
         split = finetune_split(prepared.cases, prepared.config.datasets, prepared.config.seed)
         for note in split.notes:
-            console.print(f"[yellow]Note:[/] {note}", highlight=False)
+            console.say(note, "Note")
         return split
     for what, now, then in (
         ("base model", prepared.base.sha256, saved.base_sha256),
         ("dataset", prepared.store.key, saved.dataset_key),
     ):
         if now != then:
-            console.print(
-                f"[yellow]Warning:[/] the {what} is not the one this strategy was found with"
-                f" (fingerprint {now[:12]}, then {then[:12]}); scores will differ.",
-                highlight=False,
+            console.say(
+                f"the {what} is not the one this strategy was found with (fingerprint {now[:12]},"
+                f" then {then[:12]}); scores will differ.",
+                "Warning",
             )
     return saved.split
 
@@ -207,21 +205,18 @@ def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str])
     return config.with_values({"lightning.precision": saved.precision})
 
 
-def _warn(
-    prepared: Prepared, config: Config, strategy: dict[str, object], console: Console
-) -> None:
+def _warn(prepared: Prepared, config: Config, strategy: dict[str, object], console: Screen) -> None:
     plan = make_plan(config.finetuning, config.lightning, prepared.blocks)
     if strategy and plan.never_opened:
-        console.print(
-            f"[yellow]Warning:[/] with lightning.max_epochs={plan.max_epochs} and"
-            f" finetuning.unfreeze_frequency={plan.frequency}, {plan.never_opened} of"
-            f" {plan.depth} blocks never open. Use lightning.max_epochs=auto, or"
-            f" {(plan.depth + 1) * plan.frequency}.",
-            highlight=False,
+        console.say(
+            f"with lightning.max_epochs={plan.max_epochs} and finetuning.unfreeze_frequency="
+            f"{plan.frequency}, {plan.never_opened} of {plan.depth} blocks never open. Use"
+            f" lightning.max_epochs=auto, or {(plan.depth + 1) * plan.frequency}.",
+            "Warning",
         )
 
 
-def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Console) -> None:
+def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Screen) -> None:
     """How many optimiser steps the training has, and how many epochs would be enough of them."""
     crops = len(spec.split.train_set(prepared.cases))
     length = epoch_length(crops, config.datasets.batch_size, config.lightning)
@@ -229,7 +224,6 @@ def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Co
     console.print(
         f"Length: {epochs} epochs of {length.steps} optimiser steps, {epochs * length.steps} in"
         f" all; an epoch goes {length.crops / crops:.1f} times through {crops} training crops",
-        highlight=False,
     )
     if epochs * length.steps < ENOUGH_STEPS:
         console.print(
@@ -237,18 +231,16 @@ def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Co
             f" learned what it can. lightning.max_epochs={-(-ENOUGH_STEPS // length.steps)} would"
             f" be enough, or a higher lightning.steps_per_epoch"
             f" (now {config.lightning.steps_per_epoch}).",
-            highlight=False,
         )
 
 
-def _print_result(ended: TrialEnded, folder: Path, console: Console) -> None:
+def _print_result(ended: TrialEnded, folder: Path, console: Screen) -> None:
     if ended.dice is None:
         console.print(f"Trained on all subjects; nothing validated. Weights: {folder}")
         return
     console.print(
         f"Dice of the last epoch: {ended.dice:.4f} (best {ended.best_dice:.4f} in epoch"
         f" {ended.best_epoch}), {ended.epochs} epochs, {ended.seconds:.0f} s",
-        highlight=False,
     )
     weights, scores = f"{folder}/{ended.last_checkpoint}", RunFolder(folder).scores_table
-    console.print(f"Weights: {weights}\nScores: {scores}", highlight=False)
+    console.print(f"Weights: {weights}\nScores: {scores}")

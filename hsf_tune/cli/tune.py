@@ -7,9 +7,7 @@ import re
 import sys
 from pathlib import Path
 
-from rich.console import Console
-
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.shell import Screen, parsed, run_command
 from hsf_tune.errors import ConfigError
 from hsf_tune.search.space_file import list_spaces
 
@@ -32,11 +30,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _command(words: list[str]) -> int:
-    args = _parser().parse_intermixed_args(words)
-    console = Console(soft_wrap=True)
+    args = parsed(_parser(), words)
+    console = Screen()
     if args.list_spaces:
         for name, about in list_spaces().items():
-            console.print(f"[bold]{name:<10}[/] {about}", highlight=False)
+            console.print(f"{name:<10} {about}")
         return 0
     args.time_budget = _seconds(args.time_budget)
     from hsf_tune.cli.search import tune  # what it imports takes seconds; --help should not

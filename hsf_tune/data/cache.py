@@ -23,6 +23,7 @@ from typing import IO, Any
 
 from hsf_tune.errors import DataError
 from hsf_tune.files import write_text
+from hsf_tune.machine import cpu_count
 
 try:
     import fcntl
@@ -32,7 +33,7 @@ except ImportError:  # Windows: its open files can't be removed anyway
 FOLDER = "hsf_tune-cases"  # below the folder that is named as cache
 MARKER = ".hsf_tune-entry"  # in each entry from its first moment; what lacks it is not removed
 MANIFEST = "manifest.json"  # an entry without one is unfinished
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, cpu_count())
 
 _ENVIRONMENT = "HSF_TUNE_CACHE"
 _INDEX = "sources.json"

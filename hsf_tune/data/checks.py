@@ -7,7 +7,6 @@ of it is gathered, cases are compared with each other, and the splits are tried 
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from hsf_tune.data.labelling import PlaceLabels, labelling_faults
 from hsf_tune.data.remarks import remarks_on
 from hsf_tune.data.splits import finetune_split, make_splits
 from hsf_tune.errors import DataError
+from hsf_tune.machine import cpu_count
 
 Purpose = Literal["search", "finetune"]
 Progress = Callable[[int, int], None]  # cases done, cases in all
@@ -128,7 +128,7 @@ def _examine_all(
     progress: Progress | None,
 ) -> list[Examined]:
     """All cases, in their order. Reading, unpacking and sorting let go of Python's lock."""
-    workers = workers or min(8, os.cpu_count() or 1)
+    workers = workers or min(8, cpu_count())
     results: dict[str, Examined] = {}
     with warnings.catch_warnings(), ThreadPoolExecutor(workers) as pool:
         warnings.simplefilter("ignore")  # numpy's and nibabel's on damaged files; faults say more

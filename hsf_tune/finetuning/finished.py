@@ -96,7 +96,7 @@ def open_run(folder: Path) -> FinishedRun:
             f"{stored.folder} has not come to a recommendation yet (there is no {strategy.name})."
             f" Let the search end: python tune.py --resume {stored.name}."
         )
-    return FinishedRun(**vars(stored), saved=load_strategy(strategy))
+    return FinishedRun(**vars(stored.as_given()), saved=load_strategy(strategy))
 
 
 def choose_bag(models: Sequence[TrainedModel]) -> list[TrainedModel]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
-from hsf_tune.config import Config
+from hsf_tune.config import Config, without_places
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
-from hsf_tune.yaml_file import load_yaml
+from hsf_tune.yaml_file import read_yaml
 
 MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
 LR, MAX_EPOCHS = "models.lr", "lightning.max_epochs"
@@ -96,7 +97,8 @@ class SavedStrategy:
     """A trial written down so that `finetune.py strategy=FILE` repeats it.
 
     Attributes:
-        config: the whole configuration of the search it comes from, as a plain dict.
+        config: of the search it comes from, as a plain dict; a file holds and gives it without
+            what is its user's own: places, addresses, names.
         strategy: canonical dotted keys.
         precision, threads: of the run; on a CPU equal threads give equal numbers.
         base_sha256, dataset_key: fingerprints; a differing one is warned about.
@@ -118,6 +120,11 @@ class SavedStrategy:
     origin: Mapping[str, str] = field(default_factory=dict)  # versions and the like
 
 
+_ADAPTER: TypeAdapter[SavedStrategy] = TypeAdapter(SavedStrategy)
+_EXPECTED = "what a search writes as outputs/NAME/best_strategy.yaml"
+_SETS = ("models.", "finetuning.", "lightning.", "augmentation.", "datasets.batch_size")
+
+
 def save_strategy(path: Path, saved: SavedStrategy) -> None:
     """Write `best_strategy.yaml`, replacing an older one at once."""
     header = (
@@ -126,6 +133,7 @@ def save_strategy(path: Path, saved: SavedStrategy) -> None:
         "# Settings named on the command line replace those written here.\n"
     )
     plain = {**asdict(saved), "split": saved.split.to_dict()}
+    plain["config"] = without_places(saved.config)
     write_text(path, header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 
 
@@ -135,16 +143,22 @@ def load_strategy(path: Path) -> SavedStrategy:
     Raises:
         ConfigError: no such file, or not a strategy file.
     """
-    if not Path(path).is_file():
-        raise ConfigError(
-            f"strategy={path}: no such file. Expected the best_strategy.yaml of a finished search,"
-            " for example outputs/NAME/best_strategy.yaml."
-        )
+    if not Path(path).exists():
+        raise ConfigError(f"strategy={path}: no such file. Expected {_EXPECTED}.")
     try:
-        plain = load_yaml(Path(path))
-        return SavedStrategy(split=Split.from_dict(plain.pop("split")), **plain)
-    except (ConfigError, TypeError, KeyError, AttributeError) as error:
+        saved = _ADAPTER.validate_python(read_yaml(Path(path), _EXPECTED))
+    except ConfigError as error:
+        raise ConfigError(f"strategy={path} is not a strategy file. {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg'].lower()}"
         raise ConfigError(
-            f"strategy={path} is not a strategy file ({error}). Expected what a search writes as"
-            " best_strategy.yaml."
-        ) from error
+            f"strategy={path} is not a strategy file ({what}). Expected {_EXPECTED}."
+        ) from None
+    foreign = [key for key in saved.strategy if not key.startswith(_SETS)]
+    if foreign:
+        raise ConfigError(
+            f"strategy={path} sets {', '.join(foreign)}; expected settings of the training, which"
+            f" begin with {', '.join(_SETS)}. Take it out there."
+        )
+    return replace(saved, config=without_places(saved.config))

@@ -160,7 +160,7 @@ def read_run(folder: Path | str) -> Run:
     Raises:
         HsfTuneError: there is no run in it.
     """
-    stored = read_stored(folder)
+    stored = read_stored(folder).as_given()
     space = stored.files.read_space()
     space = space if isinstance(space.get("arms"), Mapping) else {}
     return Run(**vars(stored), space=space, arms=_arms(space, stored.records))

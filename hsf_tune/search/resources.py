@@ -10,7 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import os
+import secrets
 import shutil
+import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,8 @@ from dataclasses import dataclass
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.errors import SearchError
+from hsf_tune.interrupt import Interrupt, shielded
+from hsf_tune.machine import cpu_count
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -26,12 +30,14 @@ _ENVIRONMENT = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths of the configuration stay valid
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # `interrupt.py` handles signals
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # hsf_tune handles signals
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",  # the records are the truth, not Tune's state
     "TUNE_MAX_PENDING_TRIALS_PG": "1024",  # `Capacity` limits them; more workers start at once
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_RESULT_BUFFER_LENGTH": "1",
 }
+_BEYOND_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # heeded on Linux, too
+_CONNECT_S = 10.0  # for an answer at --address; Ray itself would wait for minutes
 _LONGEST_TEMPORARY = 40  # characters; sockets below it have paths of limited length
 _STORE_BYTES = 80 * 1024**2  # trials share memory-mapped files, not Ray's object store
 
@@ -57,32 +63,45 @@ class Resources:
 
 
 @contextmanager
-def ray_running(search: SearchConfig) -> Iterator[None]:
+def ray_running(search: SearchConfig, interrupt: Interrupt | None = None) -> Iterator[None]:
     """A Ray instance: the one that runs here already, the one at `address`, or a new one.
+
+    A new one listens on this machine's loopback interface only, and asks for a token.
+
+    Args:
+        interrupt: keeps the signals, for which Ray would install handlers of its own.
 
     Raises:
         SearchError: there is no cluster at the address.
     """
-    prepare_environment()
+    prepare_environment(search.address)
     import ray
 
     if ray.is_initialized():
         yield
         return
     temporary = None if search.address else _temporary_folder()
-    try:
-        _start(search, temporary)
-        yield
-    finally:
-        ray.shutdown()
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+    with shielded(interrupt or Interrupt()):  # Ray sets handlers at its start, and none at its end
+        try:
+            _start(search, temporary)
+            yield
+        finally:
+            ray.shutdown()
+            if temporary is not None:
+                shutil.rmtree(temporary, ignore_errors=True)
 
 
-def prepare_environment() -> None:
-    """Quieten Ray and Tune, by environment variables that their import reads."""
+def prepare_environment(address: str | None = None) -> None:
+    """Quieten Ray and Tune, and without an address keep others out of the Ray that is started.
+
+    All by environment variables that their import reads.
+    """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if address is None:
+        os.environ[_BEYOND_LOOPBACK] = "0"
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:  # or Ray writes one into the user's home
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     for logger in ("ray", "ray.tune"):
         logging.getLogger(logger).setLevel(logging.ERROR)
 
@@ -159,20 +178,33 @@ def _start(search: SearchConfig, temporary: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if search.address:
         try:
+            _require_answer(search.address)
             ray.init(address=search.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise SearchError(
                 f"--address {search.address}: no Ray cluster answers there ({error}). Start one"
                 " with `ray start --head`, or leave --address out to use this machine."
             ) from error
         return
     ray.init(
-        num_cpus=max(1, len(os.sched_getaffinity(0))),
+        num_cpus=cpu_count(),
         include_dashboard=False,
         object_store_memory=_STORE_BYTES,
         _temp_dir=temporary,
         **quiet,
     )
+
+
+def _require_answer(address: str) -> None:
+    """Something listens at HOST:PORT; `auto` and the like are Ray's to look up.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: there is no such port.
+    """
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon:
+        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
 
 
 def _temporary_folder() -> str:

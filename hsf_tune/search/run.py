@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from typing import Literal
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits
 from hsf_tune.files import write_text
+from hsf_tune.interrupt import Interrupt, deferring
 from hsf_tune.records import Note, Records, sole_writer
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Space
@@ -25,7 +27,6 @@ from hsf_tune.search.coordinator import (
     Observer,
     finalists_data,
 )
-from hsf_tune.search.interrupt import Interrupt, interrupts
 from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
 from hsf_tune.search.resources import (
     Capacity,
@@ -46,7 +47,7 @@ class SearchOutcome:
 
     Attributes:
         status: finished, or stopped by the time budget or by a signal.
-        exit_code: 0, 130 after Ctrl-C, 143 after SIGTERM.
+        exit_code: 0; 130 after Ctrl-C and 143 after SIGTERM, also where nothing was left to run.
         failed_arms: arms that have trials, but not one that finished.
         finalists: arm -> what the arm hands on, best first; of what was run, if cut short.
         resources: what each trial was given.
@@ -80,6 +81,7 @@ def run_search(
     choose_test: ChooseTest | None = None,
     resources: Resources | None = None,
     trainer: str = TRAINER,
+    interrupt: Interrupt | None = None,
 ) -> SearchOutcome:
     """Run or go on with a search until it is finished, cut short or interrupted.
 
@@ -91,15 +93,16 @@ def run_search(
         choose_test: which jobs run on the test set, once confirmation is complete.
         resources: what each trial gets; None for what the configuration says.
         trainer: module whose `fit` runs a `TrialSpec`, importable by workers.
+        interrupt: notes the signals of a caller that goes on after the search; None: of the search.
 
     Raises:
         SearchError: another process runs this search, Ray can't be reached, or no trial fits.
         HsfTuneError: the records can't be written any more; what they hold is safe.
     """
-    interrupt = Interrupt()
     deadline = _Deadline(config.search.time_budget_s)
     plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
-    with sole_writer(folder), ray_running(config.search), interrupts(interrupt):
+    noting = nullcontext(interrupt) if interrupt else deferring()
+    with sole_writer(folder), noting as interrupt, ray_running(config.search, interrupt):
         on_gpu = config.lightning.accelerator != "cpu"
         resources = resources or trial_resources(config.search, on_gpu=on_gpu)
         if not config.search.address:  # a cluster may still grow
@@ -229,7 +232,7 @@ def _outcome(
     plan, state = coordinator.plan, coordinator.state
     return SearchOutcome(
         status=status,
-        exit_code=interrupt.exit_code if status == "interrupted" else 0,
+        exit_code=interrupt.exit_code,
         failed_arms=tuple(a.name for a in plan.arms if _all_failed(plan, state, a.name)),
         finalists={a.name: finalists_data(plan, state, a)["finalists"] for a in plan.arms},
         resources=resources,

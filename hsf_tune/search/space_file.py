@@ -6,15 +6,12 @@ repository; anything with a slash or a YAML suffix is a path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hsf_tune.errors import ConfigError, did_you_mean
-from hsf_tune.yaml_file import sound_yaml
+from hsf_tune.yaml_file import load_yaml
 
 SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
 
@@ -51,10 +48,7 @@ def read_space(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: not YAML, no mapping, or a key written twice.
     """
-    try:
-        content = yaml.load(sound_yaml(path), Loader=_Loader)
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{path} is no readable YAML: {error}") from error
+    content = load_yaml(path)
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds {type(content).__name__}, expected keys with `arms:`.")
     return content
@@ -89,25 +83,3 @@ def _first_comment(path: Path) -> str:
         if line.strip():
             break
     return ""
-
-
-class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's numbers and booleans."""
-
-    yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, regex) for tag, regex in pairs if not tag.endswith((":float", ":bool"))]
-        for first, pairs in yaml.SafeLoader.yaml_implicit_resolvers.items()
-    }
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?$|^[-+]?[0-9]+[eE][-+]?[0-9]+$"
-        r"|^[-+]?\.(?:inf|Inf|INF)$|^\.(?:nan|NaN|NAN)$"
-    ),
-    list("-+0123456789."),
-)
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")
-)

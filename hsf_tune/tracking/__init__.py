@@ -4,6 +4,6 @@ The records are the truth. Everything here may be late, and can be sent again at
 time; nothing here may slow or end a training.
 """
 
-from hsf_tune.tracking.tracker import MlflowTracker, address_for, sync_folder
+from hsf_tune.tracking.tracker import MlflowTracker, address_for, is_known, sync_folder
 
-__all__ = ["MlflowTracker", "address_for", "sync_folder"]
+__all__ = ["MlflowTracker", "address_for", "is_known", "sync_folder"]

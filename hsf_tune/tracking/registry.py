@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 
 from hsf_tune.config import TrackingConfig
+from hsf_tune.credentials import redacted
 from hsf_tune.errors import TrackingError
 from hsf_tune.model.onnx_weights import load_onnx
-from hsf_tune.tracking.store import MlflowStore
+from hsf_tune.tracking.store import SQLITE, MlflowStore, database_path
 
 MODEL, ALIAS = "hsf-finetuned", "best"
-_SQLITE = "sqlite:///"
 _EXAMPLE_SIDE = 16  # voxels of the input example
 
 
@@ -63,7 +63,7 @@ def register(
     except TrackingError:
         raise
     except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        first = (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0][:200]
         raise TrackingError(
             f"The models are exported, but not registered: MLflow at {config.uri} can't be used"
             f" ({first}). Start it and export again, or leave it: --no-tracking."
@@ -142,7 +142,7 @@ def _pointed_at(client: Any) -> Iterator[Any]:
 
 def _require_database(uri: str, run_folder: Path) -> None:
     """Exporting must not create an empty database beside the one that holds the run."""
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists():
+    if uri.startswith(SQLITE) and not database_path(uri).exists():
         raise _no_run(uri, run_folder)
 
 

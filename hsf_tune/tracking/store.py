@@ -10,13 +10,17 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from hsf_tune.config import TrackingConfig
+from hsf_tune.credentials import complete
 from hsf_tune.errors import TrackingError
 from hsf_tune.records import TrialEnded, TrialRecord, TrialStarted
 from hsf_tune.run_folder import RunFolder
@@ -45,6 +49,7 @@ _ENVIRONMENT = {  # set where the user has not; a server that is away blocks sec
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 _QUIET = {"mlflow": logging.WARNING, "alembic": logging.WARNING, "urllib3": logging.ERROR}
+SQLITE = "sqlite:///"
 _SEARCH = ""  # key of the parent among the runs
 _BATCH = 900  # points a request; MLflow takes 1000
 
@@ -116,7 +121,9 @@ class MlflowStore:
                 " Restore it there, or choose another name: tracking.experiment=NAME."
             )
         self._experiment = (
-            found.experiment_id if found else self._client.create_experiment(self.config.experiment)
+            found.experiment_id
+            if found
+            else self._client.create_experiment(self.config.experiment, _artifacts(self.config.uri))
         )
 
     def forget(self) -> None:
@@ -336,15 +343,43 @@ def _client(uri: str) -> Any:
     if "MLFLOW_LOGGING_LEVEL" not in os.environ:
         for name, level in _QUIET.items():
             logging.getLogger(name).setLevel(level)
-    return MlflowClient(tracking_uri=_absolute(uri))
+    return MlflowClient(tracking_uri=_absolute(complete(uri)))
 
 
 def _absolute(uri: str) -> str:
-    """A relative SQLite path made absolute: MLflow would keep the first folder it meant."""
-    prefix = "sqlite:///"
-    if not uri.startswith(prefix):
+    """A relative SQLite path made absolute: MLflow would keep the first folder it meant.
+
+    Raises:
+        TrackingError: the file can't be used; MLflow would try for a minute, and not say why.
+    """
+    if not uri.startswith(SQLITE):
         return uri
-    return f"{prefix}{Path(uri.removeprefix(prefix)).absolute()}"
+    given, mark, options = uri.removeprefix(SQLITE).partition("?")
+    path = database_path(uri)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path)) as database:
+            database.execute("BEGIN IMMEDIATE")  # works where it is one, and may be written
+    except (OSError, sqlite3.Error) as error:
+        raise TrackingError(
+            f"The MLflow database {path} can't be used: {error}. Name another file,"
+            " tracking.uri=sqlite:////FOLDER/mlflow.db, or do without: tracking.enabled=false."
+        ) from None
+    here = "" if given.startswith("/") else f"{Path.cwd()}/"
+    quoted = quote(here)  # a % or ? in it is a name's
+    scheme = SQLITE if quoted == here else "sqlite+pysqlite:///"  # for which MLflow makes no folder
+    return f"{scheme}{quoted}{given}{mark}{options}"
+
+
+def database_path(uri: str) -> Path:
+    """The file that an SQLite address means."""
+    return Path.cwd() / unquote(uri.removeprefix(SQLITE).partition("?")[0])
+
+
+def _artifacts(uri: str) -> str | None:
+    """Where MLflow puts files of an experiment on this machine: `mlruns`, as by default, but as
+    an address in which no character of the folder's name means anything else."""
+    return Path("mlruns").absolute().as_uri() if uri.startswith(SQLITE) else None
 
 
 def is_passing(error: Exception) -> bool:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hsf_tune.config import TrackingConfig
+from hsf_tune.credentials import kept_apart, redacted
 from hsf_tune.errors import RunError, TrackingError
 from hsf_tune.records import Event, Records, TrialRecord
 from hsf_tune.tracking.backlog import Backlog, RunFiles
@@ -269,10 +270,17 @@ def address_for(noted: TrackingConfig, given: str | None) -> TrackingConfig:
     return replace(noted, uri=given or noted.uri)
 
 
+def is_known(config: TrackingConfig) -> bool:
+    """Whether an address is the default or the environment's, so that a folder may name it."""
+    return config.uri in (
+        TrackingConfig.uri,
+        kept_apart(os.environ.get("MLFLOW_TRACKING_URI", "")),
+    )
+
+
 def _flag(config: TrackingConfig) -> str:
     """What a command needs to be told to send to this address; '' where it does so unasked."""
-    own = (TrackingConfig.uri, os.environ.get("MLFLOW_TRACKING_URI"))
-    return "" if config.uri in own else f" --tracking-uri {shlex.quote(config.uri)}"
+    return "" if is_known(config) else f" --tracking-uri {shlex.quote(config.uri)}"
 
 
 def sync_folder(
@@ -321,5 +329,5 @@ def _unreachable(uri: str, error: Exception) -> TrackingError:
 
 def _short(error: Exception) -> str:
     """The first line, cut where a library appends its whole history."""
-    lines = str(error).strip().splitlines()
+    lines = redacted(str(error)).strip().splitlines()
     return (lines[0] if lines else type(error).__name__)[:200]

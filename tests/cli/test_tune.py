@@ -143,6 +143,30 @@ def test_mlflow_holds_a_parent_and_a_child_for_each_trial(searched, place):
     assert [point.step for point in history] == [0, 1]
 
 
+REPORTING = """
+import os, signal, sys
+from hsf_tune.cli import search, tune
+written = search.write_report
+def stopped(folder):
+    os.kill(os.getpid(), signal.SIGTERM)
+    return written(folder)
+search.write_report = stopped
+tune.main(sys.argv[1:])
+"""
+
+
+def test_sigterm_while_the_report_is_written_lets_it_be_written(searched, place):
+    """Exit code 143 and a sentence, so that a scheduler's script knows of it."""
+    folder, _ = searched
+    (folder / "report.html").unlink()
+    (place / "reporting.py").write_text(REPORTING)
+    words = (place / "reporting.py", "--resume", "first")
+    done = command(*words, cwd=place, cache=place / "cache")
+    assert done.returncode == 143, done.stdout + done.stderr
+    assert (folder / "report.html").exists()
+    assert "Stopped when all trials had ended" in done.stdout
+
+
 def test_finetune_repeats_the_winner_to_a_millionth(searched, place):
     folder, _ = searched
     saved = yaml.safe_load((folder / "best_strategy.yaml").read_text())

@@ -1,8 +1,10 @@
 """Strategies that train the same thing are one."""
 
+from dataclasses import replace
+
 import pytest
 
-from hsf_tune.config import config_from_dict
+from hsf_tune.config import config_from_dict, without_places
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.schedule import n_blocks
@@ -101,7 +103,7 @@ def test_a_saved_strategy_is_read_back_equal(tmp_path):
     )
     path = tmp_path / "best_strategy.yaml"
     save_strategy(path, saved)
-    assert load_strategy(path) == saved
+    assert load_strategy(path) == replace(saved, config=without_places(saved.config))
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n", "strategy: {}\n", "a: [\n"])

@@ -7,6 +7,7 @@ stand-ins too; the slow test has real Ray nodes.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -141,6 +142,25 @@ def test_a_run_that_was_begun_is_resumed(job, words, folder):
     (tune,) = called(job, "tune")
     assert "--resume knee" in tune
     assert "--name" not in tune
+
+
+def test_rays_folder_can_not_be_foreseen_and_is_gone_afterwards(job):
+    """A folder that is named by the job's number could be made by anybody before."""
+    process = job("knee", AT_ONCE="0")
+    process.communicate(timeout=60)
+    (head,) = called(job, "ray")
+    folder = Path(re.search(r"--temp-dir=(\S+)", head)[1])
+    assert folder.parent == Path("/tmp")
+    assert "4711" not in folder.name
+    assert not folder.exists()
+
+
+def test_the_log_of_a_job_holds_no_password(job):
+    """The command is in it, the password of its address is not."""
+    process = job("knee", "tracking.uri=http://ann:s3cret@host", AT_ONCE="0")
+    text, _ = process.communicate(timeout=60)
+    assert "tracking.uri=http://host" in text
+    assert "s3cret" not in text
 
 
 def test_every_node_of_the_job_gets_a_ray_node_and_none_is_left_over(job):

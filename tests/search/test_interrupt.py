@@ -37,10 +37,15 @@ class Driver:
     def pace(self, epoch_s):
         (self.folder / "faults.json").write_text(json.dumps({"epoch_s": epoch_s}))
 
-    def start(self):
+    def start(self, *program):
         paths = [str(WORKERS), *filter(None, sys.path)]
         return subprocess.Popen(
-            [sys.executable, str(WORKERS / "driver.py"), str(self.folder), self.settings],
+            [
+                sys.executable,
+                *(program or [str(WORKERS / "driver.py")]),
+                str(self.folder),
+                self.settings,
+            ],
             env={
                 **os.environ,
                 "RAY_AUTH_MODE": "disabled",
@@ -155,3 +160,55 @@ def states(folder):
         )
         for arm in ("encoder", "decoder")
     }
+
+
+STARTING = """
+import os, signal, threading, sys
+import ray
+began = ray.init
+def init(*words, **more):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    return began(*words, **more)
+ray.init = init
+import driver
+sys.exit(driver.main(*sys.argv[1:]))
+"""
+
+
+def test_sigterm_while_ray_starts_ends_the_search_as_at_any_other_time(tmp_path):
+    """Ray's own handler would exit with 15, without a note; the search goes on afterwards."""
+    driver = Driver(tmp_path / "run", epoch_s=0)
+    process = driver.start("-c", STARTING)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 143, output
+    assert "interrupted" in Records(driver.folder).notes[-1].text
+
+
+LISTENING = """
+import json, os, sys
+from pathlib import Path
+from hsf_tune.search import run
+
+began = run._run
+def measured(*words):
+    import ray, psutil
+    me = psutil.Process()
+    found = [c.laddr.ip for p in (me, *me.children(recursive=True))
+             for c in p.net_connections("inet") if c.status == "LISTEN"]
+    Path(sys.argv[1], "listening.json").write_text(json.dumps(found))
+    return began(*words)
+run._run = measured
+import driver
+sys.exit(driver.main(*sys.argv[1:]))
+"""
+
+
+def test_nobody_outside_this_machine_can_reach_ray(tmp_path):
+    """All sockets of the search and of Ray's processes that listen are the loopback's."""
+    driver = Driver(tmp_path / "run", epoch_s=0)
+    process = driver.start("-c", LISTENING)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, output
+    addresses = json.loads((driver.folder / "listening.json").read_text())
+    assert len(addresses) >= 4
+    assert {a.removeprefix("::ffff:") for a in addresses} == {"127.0.0.1"}

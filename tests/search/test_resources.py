@@ -1,11 +1,13 @@
 """What a trial is given, and whether a machine has it."""
 
+import time
+
 import pytest
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.errors import SearchError
 from hsf_tune.search import resources
-from hsf_tune.search.resources import Resources, require_fit, trial_resources
+from hsf_tune.search.resources import Resources, ray_running, require_fit, trial_resources
 
 
 @pytest.fixture
@@ -39,3 +41,14 @@ def test_trial_on_the_cpu_reserves_no_gpu(machine):
     machine(8, 1)
     assert trial_resources(SearchConfig()).gpus == 1
     assert trial_resources(SearchConfig(), on_gpu=False) == Resources(1.0)
+
+
+def test_an_address_where_nobody_listens_is_refused_at_once():
+    """Ray itself would wait for minutes, without a word."""
+    began_s = time.monotonic()
+    with (
+        pytest.raises(SearchError, match=r"--address 127\.0\.0\.1:9: no Ray cluster answers"),
+        ray_running(SearchConfig(address="127.0.0.1:9")),
+    ):
+        pass
+    assert time.monotonic() - began_s < 30

@@ -209,7 +209,7 @@ def test_key_written_twice_is_refused(tmp_path):
     """The second would silently replace the first."""
     path = tmp_path / "s.yaml"
     path.write_text("arms:\n  a: {}\n  a: {}\n")
-    with pytest.raises(ConfigError, match="key a is here a second time"):
+    with pytest.raises(ConfigError, match=r"line 3.*the key a is here a second time"):
         read_space(path)
 
 

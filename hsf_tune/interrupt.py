@@ -1,0 +1,103 @@
+"""Ctrl-C and SIGTERM: the only place that handles signals.
+
+A command runs `interruptible`: the first signal raises `Stopped`, and the command ends with 130
+or 143. What has to come to a clean end of its own (a search, its report) runs `deferring`
+inside: there the first signal is only noted. A second Ctrl-C raises KeyboardInterrupt in both;
+SIGTERM, which a scheduler repeats, does nothing more.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Stopped(BaseException):
+    """The user or the system asked for an end; what is on disk is whole.
+
+    No KeyboardInterrupt, which Lightning would turn into an exit of its own.
+
+    Attributes:
+        exit_code: 130 after Ctrl-C, 143 after SIGTERM.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class Interrupt:
+    """Whether an end was asked for, and by which signal.
+
+    Args:
+        raising: whether the first signal raises `Stopped`, or is only noted.
+    """
+
+    def __init__(self, *, raising: bool = False) -> None:
+        self.signal: signal.Signals | None = None
+        self.raising = raising
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C, 143 after SIGTERM, 0 where nobody asked."""
+        return 128 + self.signal if self.signal else 0
+
+    def request(self, number: int, frame: FrameType | None = None) -> None:
+        """Handle a signal."""
+        if self.signal is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.signal = signal.Signals(number)
+        if self.raising:
+            raise Stopped(number)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Raise `Stopped` at the first signal."""
+    with _handled_by(Interrupt(raising=True)):
+        yield
+
+
+@contextmanager
+def deferring() -> Iterator[Interrupt]:
+    """Note the first signal, for what is inside to come to its own end."""
+    interrupt = Interrupt()
+    with _handled_by(interrupt):
+        yield interrupt
+
+
+@contextmanager
+def shielded(interrupt: Interrupt) -> Iterator[None]:
+    """Keep both signals with `interrupt` while a library runs that installs handlers of its own."""
+    usual = signal.signal
+
+    def refuse(number: int, handler: object) -> object:
+        return signal.getsignal(number) if number in SIGNALS else usual(number, handler)  # type: ignore[arg-type]
+
+    with _handled_by(interrupt):
+        signal.signal = refuse  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            signal.signal = usual
+
+
+@contextmanager
+def _handled_by(interrupt: Interrupt) -> Iterator[None]:
+    """Send both signals to `interrupt`; only the main thread can receive any."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, interrupt.request) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
