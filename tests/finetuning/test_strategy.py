@@ -7,7 +7,6 @@ import pytest
 from hsf_tune.config import config_from_dict, without_places
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.schedule import n_blocks
 from hsf_tune.finetuning.strategy import (
     DOCUMENTED_DEFAULT,
     SavedStrategy,
@@ -18,8 +17,9 @@ from hsf_tune.finetuning.strategy import (
     save_strategy,
     strategy_key,
 )
+from hsf_tune.modes import Halves, n_blocks
 
-BLOCKS = n_blocks(4)
+BLOCKS = n_blocks(Halves(tuple("abcd"), tuple("efg")))
 DATASET = {
     "path": "p",
     "ca_type": "1/2/3",
