@@ -52,7 +52,7 @@ class ArmChecks:
         overlap: other arm -> share of what the two tried that both did, of the key with the least.
         at_edge: of its finalists, best first.
         improving: of its finalists, how many gained more than the margin of superiority in the
-            last quarter of their training.
+            last quarter of their training; None where no curve says.
         finalists: how many it has.
     """
 
@@ -60,7 +60,7 @@ class ArmChecks:
     ranges: Mapping[str, Range]
     overlap: Mapping[str, float]
     at_edge: tuple[AtEdge, ...] = ()
-    improving: int = 0
+    improving: int | None = None
     finalists: int = 0
 
     def overlaps(self, other: str) -> bool:
@@ -117,10 +117,15 @@ def check_arms(
                 if other != arm and (shared := spans[arm].keys() & spans[other].keys())
             },
             at_edge=tuple(_at_edge(ranked, scope.ranges.get(arm, {}))),
-            improving=sum(c.late_gain > margins.superior for c in members),
+            improving=_improving(members, margins),
             finalists=len(members),
         )
     return checks
+
+
+def _improving(members: Sequence[Confirmed], margins: VerdictConfig) -> int | None:
+    gains = [c.late_gain for c in members if not math.isnan(c.late_gain)]
+    return sum(gain > margins.superior for gain in gains) if gains else None
 
 
 def _spans(scope: Scope, arm: str) -> dict[str, Range]:

@@ -55,17 +55,34 @@ def label_fields(level: Level | None) -> dict[str, float | None]:
     return {} if level is None else {name: _number(v) for name, v in level.labels.items()}
 
 
-def _checks(found: ArmChecks) -> dict[str, Any]:
-    return {
-        "tried": found.tried,
-        "ranges": {key: list(span) for key, span in found.ranges.items()},
-        "overlap": dict(found.overlap),
-        "at_edge": [
-            {"key": e.key, "value": e.value, "range": list(e.range)} for e in found.at_edge
-        ],
-        "finalists": found.finalists,
-        "improving": found.improving,
-    }
+def _checks(found: ArmChecks) -> list[dict[str, Any]]:
+    """The three checks of an arm: passed is None where it could not be looked at."""
+    low = min(found.overlap, key=lambda other: found.overlap[other], default="")
+    spans = [f"{key} {s.low:.2g} to {s.high:.2g}" for key, s in found.ranges.items()]
+    shared = f"; {100 * found.overlap[low]:.0f} % shared with {low}" if low else ""
+    edges = [
+        f"{e.key} {e.value:.2g} of {e.range.low:.2g} to {e.range.high:.2g}" for e in found.at_edge
+    ]
+    return [
+        {
+            "check": "tried at the rates of the other arms",
+            "passed": found.overlaps(low) if low else None,
+            "text": f"{', '.join(spans)}{shared}" if spans else "not known",
+            "overlap": dict(found.overlap),
+        },
+        {
+            "check": "finalists inside their ranges",
+            "passed": not edges if spans else None,
+            "text": "; ".join(edges) or ("no finalist at an edge" if spans else "not known"),
+        },
+        {
+            "check": "finalists done learning",
+            "passed": None if found.improving is None else not found.improving,
+            "text": "not known"
+            if found.improving is None
+            else f"{found.improving} of {found.finalists} still improving",
+        },
+    ]
 
 
 def _difference(d: Difference) -> dict[str, Any]:

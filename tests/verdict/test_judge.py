@@ -222,6 +222,9 @@ def test_arms_tried_at_different_rates_are_not_compared(confirmation_trials):
     assert "models.lr 0.0002 to 0.0024 and 0.002 to 0.028" in found.sentence
     assert {d.better for d in found.differences if d.between == ARMS} == {None}
     assert found.recommendation.arm == "decoder"
+    rates, edges, learning = verdict_fields(found)["checks"]["encoder"]
+    assert (rates["passed"], edges["passed"], learning["passed"]) == (False, True, None)
+    assert rates["text"] == "models.lr 0.0002 to 0.0024; 4 % shared with decoder"
 
 
 def test_one_arm_is_compared_with_the_default_only(confirmation_trials):
