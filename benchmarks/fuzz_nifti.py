@@ -29,7 +29,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from hsf_tune.cli import predict
+from hsf_tune.cli.commands import run
 from hsf_tune.data.rawfile import BadFile, read_raw
 from hsf_tune.finetuning.base import DEMO_BASE
 
@@ -139,7 +139,7 @@ def segment(path: Path, read: str) -> str:
     words = [str(DEMO_BASE), str(path), "--to", str(path.parent / "to"), "--overwrite"]
     try:
         with redirect_stdout(said), redirect_stderr(said):
-            predict.main([*words, "--threads", "1"])
+            run("predict", [*words, "--threads", "1"])
     except SystemExit as end:
         if time.perf_counter() - start > 2 * SLOWEST_S:
             return "WRONG: took too long to segment"

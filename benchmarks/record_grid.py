@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +29,9 @@ from benchmarks.replay.grid import (
 )
 from benchmarks.replay.table import GridTable
 from hsf_tune.cli.compose import compose_config, parse_overrides
+from hsf_tune.cli.parser import Add, Command
 from hsf_tune.cli.prepare import Prepared, prepare
-from hsf_tune.cli.shell import Screen, parsed, run_command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits, make_splits
 from hsf_tune.errors import ConfigError
@@ -44,18 +44,6 @@ from hsf_tune.search.run import SearchOutcome, run_search
 from hsf_tune.search.space import Space, build_space, load_space
 
 DEMO_SECONDS = (25, 35)  # CPU seconds of one demo training of 20 epochs
-EXAMPLES = """examples:
-  python -m benchmarks.record_grid --dry-run            # what the default space's grid would take
-  python -m benchmarks.record_grid                      # the demo; hours. Stop and repeat at will
-  python -m benchmarks.record_grid --small              # 40 trainings: either half, five rates
-  python -m benchmarks.replay outputs/grid-small/table.json
-"""
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _record(words))
 
 
 @dataclass(frozen=True)
@@ -88,11 +76,10 @@ class _Recording:
         return table_of(records, self.grid, self.content, self.points, self.config, self.explore)
 
 
-def _record(words: list[str]) -> int:
-    args = parsed(_parser(), words)
-    console = Screen()
+def record(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Train what is missing of the grid and write the table; the exit code."""
     name = args.name or ("grid-small" if args.small else f"grid-{Path(args.space).stem}")
-    config, _ = compose_config(
+    config, _saved = compose_config(
         parse_overrides(args.overrides),
         flags={"name": name, "output": args.output, "search.folds": args.folds,
                "search.keep": [1] * (args.folds - 1), "search.max_concurrent": args.max_concurrent},
@@ -203,15 +190,7 @@ def _listed(rates: Sequence[float]) -> str:
     return ",".join(f"{rate:g}" for rate in rates)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.record_grid",
-        description="Train every strategy of a grid on every fold and keep the curves, so that"
-        " benchmarks.replay can replay searches without training.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+def _arguments(add: Add) -> None:
     add("overrides", nargs="*", metavar="key=value", help="configuration overrides")
     add("--space", default="default", metavar="NAME_OR_PATH", help="space to lay the grid over")
     add("--small", action="store_true", help="instead of a space: 40 trainings, in minutes")
@@ -222,7 +201,25 @@ def _parser() -> argparse.ArgumentParser:
     add("--name", help="of the recording; default: grid-SPACE")
     add("--output", metavar="DIR", help="folder of all runs; default: outputs")
     add("--max-concurrent", type=int, metavar="N", help="trainings at a time; default: what fits")
-    return parser
+
+
+RECORD_GRID = Command(
+    "Train every strategy of a grid on every fold and keep the curves, so that benchmarks.replay"
+    " can replay searches without training.",
+    "benchmarks.record_grid:record",
+    _arguments,
+    """examples:
+  %(prog)s --dry-run            # what the default space's grid would take
+  %(prog)s                      # the demo; hours. Stop and repeat at will
+  %(prog)s --small              # 40 trainings: either half, five rates
+  python -m benchmarks.replay outputs/grid-small/table.json
+""",
+)
+
+
+def main() -> None:
+    """The command; exits with 0, 1 (an error that the user can mend), 130 or 143 (stopped)."""
+    RECORD_GRID.run("python -m benchmarks.record_grid")
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import yaml
 
 from hsf_tune.errors import RunError
 from hsf_tune.files import write_text
+from hsf_tune.installed import typed
 
 TRIAL_ID = re.compile(r"[A-Za-z0-9_-]+")  # also its folder's name
 _COMMAND = "# command:"  # how the line of `config.yaml` begins that says what the user typed
@@ -190,8 +191,8 @@ class RunFolder:
             raise RunError(
                 f"{error.filename or self.path} can't be written ({error.strerror or error})."
                 " What was recorded is safe. Make room or bring the folder back, then go on with"
-                f" --resume {self.name}; the report alone is written by python scripts/report.py"
-                f" {self.path}."
+                f" --resume {self.name}; the report alone is written by"
+                f" {typed('report', str(self.path))}."
             ) from error
 
     # Formats

@@ -60,7 +60,7 @@ def read_stored(folder: Path | str) -> StoredRun:
     if not files.is_run or not files.config.exists():
         raise RunError(
             f"{files.path} holds no run: expected {files.config.name} and {files.records.name}, as"
-            f" tune.py and finetune.py write them. Give the folder of a run, for example"
+            f" a search and a finetuning write them. Give the folder of a run, for example"
             f" outputs/NAME.{files.runs_beside}"
         )
     return StoredRun(

@@ -1,4 +1,4 @@
-from hsf_tune.cli.report import main
+from hsf_tune.cli.commands import run
 
 if __name__ == "__main__":
-    main()
+    run("report")

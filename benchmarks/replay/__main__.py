@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.replay.compare import (
@@ -17,30 +17,14 @@ from benchmarks.replay.compare import (
 )
 from benchmarks.replay.simulate import TOLERANCE
 from benchmarks.replay.table import GridTable, load_table
-from hsf_tune.cli.shell import run_command
+from hsf_tune.cli.parser import Add, Command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.errors import ConfigError
 from hsf_tune.machine import cpu_count
 
-EXAMPLES = """examples:
-  python -m benchmarks.replay grid.json
-  python -m benchmarks.replay grid.json --races 12/6,3,3 16/8 --samplers tpe random --searches 500
 
-A race of 12/6,3,3 tries 12 strategies an arm on fold 1, keeps 6 on fold 2 and 3 on folds 3 and 4;
-6/6,6,6 is no race. The true Dice of a strategy is its mean over all recorded folds. A search asks
-for rates between the recorded ones; the nearest, in the logarithm, answers. "Needed" is the median
-over searches of the trainings after which what the search would pick is within the tolerance of
-the grid's best and stays so; "never" where that is not so for half of them.
-"""
-
-
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (no such table) or 130 (Ctrl-C)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _replay(words))
-
-
-def _replay(words: list[str]) -> int:
-    args = _parser().parse_args(words)
+def replay(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Replay what was asked for and print the tables; the exit code."""
     table = load_table(args.table)
     _require_complete(table, args.table)
     races = args.races or default_races(table)
@@ -81,15 +65,7 @@ def _require_complete(table: GridTable, path: Path) -> None:
         )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.replay",
-        description="Compare samplers, pruners and races by replaying searches from a recorded"
-        " grid: the real race, studies and pruner, only the trainings are looked up.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
+def _arguments(add: Add) -> None:
     add("table", type=Path, help="file written by benchmarks.record_grid")
     add("--races", nargs="+", metavar="N/K,K,K", help="default: several of equal cost")
     add("--samplers", nargs="+", default=list(SAMPLERS), choices=SAMPLERS)
@@ -104,7 +80,29 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, metavar="N", help="of the first search; default: 0")
     cpus = cpu_count()
     add("--processes", type=int, default=cpus, metavar="N", help=f"default: all CPUs, {cpus} here")
-    return parser
+
+
+REPLAY = Command(
+    "Compare samplers, pruners and races by replaying searches from a recorded grid: the real"
+    " race, studies and pruner, only the trainings are looked up.",
+    "benchmarks.replay.__main__:replay",
+    _arguments,
+    """examples:
+  %(prog)s grid.json
+  %(prog)s grid.json --races 12/6,3,3 16/8 --samplers tpe random --searches 500
+
+A race of 12/6,3,3 tries 12 strategies an arm on fold 1, keeps 6 on fold 2 and 3 on folds 3 and 4;
+6/6,6,6 is no race. The true Dice of a strategy is its mean over all recorded folds. A search asks
+for rates between the recorded ones; the nearest, in the logarithm, answers. "Needed" is the median
+over searches of the trainings after which what the search would pick is within the tolerance of
+the grid's best and stays so; "never" where that is not so for half of them.
+""",
+)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """The command; exits with 0, 1 (no such table) or 130 (Ctrl-C)."""
+    REPLAY.run("python -m benchmarks.replay", words)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,10 @@ from hsf_tune.config import (
 from hsf_tune.errors import ConfigError, did_you_mean
 from hsf_tune.finetuning.base import local_checkpoint
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
+from hsf_tune.installed import shipped
 from hsf_tune.yaml_file import read_yaml
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = shipped("conf")
 GROUPS = (
     "datasets", "models", "finetuning", "lightning", "augmentation", "search", "tracking",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""`python scripts/crop.py --mri PATTERN --label PATTERN --to DIR`: heads to training crops."""
+"""`crop --mri PATTERN --label PATTERN --to DIR`: heads to training crops."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import argparse
 import glob
 import itertools
 import re
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hsf_tune.cli.shell import Screen, parsed, run_command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.data.crop import (
-    MASK_PATTERN,
     PRESETS,
     SIDES,
     Crop,
@@ -26,15 +24,7 @@ from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
 from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem, subject_of
 from hsf_tune.errors import ConfigError, DataError
 from hsf_tune.files import write_text
-
-EXAMPLES = """examples:
-  # one label map a head, 1-7 on the left and 101-107 on the right
-  python scripts/crop.py --mri '/data/study/sub-*/anat/*_T2w.nii.gz' --label '{stem}_dseg.nii.gz' \\
-      --left 1-7 --right 101-107 --to /data/study_crops
-  # one label map a side
-  python scripts/crop.py --mri '/data/sub-*/t1.nii.gz' --label '{stem}_{side}_seg.nii.gz' \\
-      --contrast t1 --to /data/crops
-"""
+from hsf_tune.installed import typed
 
 
 @dataclass(frozen=True)
@@ -47,15 +37,8 @@ class Head:
     mask: Path | None
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _crop(words))
-
-
-def _crop(words: list[str]) -> int:
-    args = parsed(_parser(), words)
-    console = Screen()
+def crop(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Cut every head and write the dataset's YAML; the exit code, 1 where a head was not cut."""
     heads = find_heads(args.mri, args.label, args.mask, args.subject)
     keep = side_mapping(args.left, args.right)
     config = args.to / f"{args.name}.yaml"
@@ -87,7 +70,7 @@ def _crop(words: list[str]) -> int:
         )
     console.print(
         f"{len(heads) - failed} of {len(heads)} heads cut. Labels {values}. Check {config},"
-        f" then: python scripts/check.py datasets={config}",
+        f" then: {typed('check', f'datasets={config}')}",
     )
     return 1 if failed else 0
 
@@ -294,31 +277,3 @@ def _require_free(paths: Iterable[Path]) -> None:
                 " the subjects with --subject, or cut the heads into different folders."
             )
         seen.add(path)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="crop.py",
-        description="Cut whole-head MRI and labels into the crops that HSF will show the network.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("--mri", required=True, metavar="PATTERN", help="whole-head MRI; quote it")
-    add("--label", required=True, metavar="PATTERN",
-        help="label map in the MRI's folder; may hold {stem}, {subject}, {side}")  # fmt: skip
-    add("--to", required=True, type=Path, metavar="DIR", help="for the crops and their YAML")
-    add("--preset", choices=sorted(PRESETS), default="t2iso",
-        help="HSF's roiloc=default_PRESET that you will use: t2iso for isotropic voxels (default),"
-        " corot2 for thick coronal slices")  # fmt: skip
-    add("--contrast", choices=("t1", "t2"), default="t2", help="of the MRI; default: t2")
-    add("--left", metavar="1-7", help="label values of the left side, where one file has both")
-    add("--right", metavar="101-107", help="of the right side, in the same order")
-    add("--names", metavar="DG,CA1,...",
-        help="of the labels: in the order of --left, else by rising value")  # fmt: skip
-    add("--subject", metavar="REGEX", help="its first group in the MRI's path is the subject;"
-        " default: sub-NAME, else the first folder that --mri leaves open")  # fmt: skip
-    add("--name", default="crops", help="of the dataset; default: crops")
-    add("--mask", default=MASK_PATTERN, metavar="PATTERN",
-        help=f"brain mask in the MRI's folder, as HSF; default: {MASK_PATTERN}")  # fmt: skip
-    return parser

@@ -1,16 +1,16 @@
-"""`python scripts/export.py outputs/NAME`: the winner as a folder that `hsf` uses."""
+"""`export outputs/NAME`: the winner as a folder that `hsf` uses."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from hsf_tune.cli.prepare import prepare
-from hsf_tune.cli.shell import Screen, parsed, run_command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.data.checks import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
@@ -22,22 +22,9 @@ from hsf_tune.progress import Expected, Progress
 from hsf_tune.tracking import address_for
 from hsf_tune.tracking.registry import register
 
-EXAMPLES = """examples:
-  python scripts/export.py outputs/NAME                    # trained once more, on every subject
-  python scripts/export.py outputs/NAME --as bag           # the fold models, which vote
-  python scripts/export.py outputs/NAME --to /shared/models/mine
-"""
 
-
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _export(words))
-
-
-def _export(words: list[str]) -> int:
-    args = parsed(_parser(), words)
-    console = Screen()
+def export(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Train once more or gather the fold models, write the folder, register it; the exit code."""
     began_s = time.perf_counter()
     run = open_run(args.run)
     saved = load_strategy(args.strategy) if args.strategy else run.saved
@@ -109,30 +96,3 @@ def _print_result(exported: Exported, seconds: float, console: Screen) -> None:
         f"Written in {seconds:.0f} s: {exported.folder} (README.md, model_card.md, conf/)\n\n"
         f"{shell_text(exported.command)}",
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="export.py",
-        description="Export a run's recommended strategy as models that the hsf command uses.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("run", type=Path, metavar="outputs/NAME", help="folder of a finished search or finetuning")
-    add(
-        "--as",
-        dest="kind",
-        choices=("single", "bag"),
-        default="single",
-        help="single: trained once more on every subject outside the test set (default);"
-        " bag: an odd number of the search's fold models",
-    )
-    add("--strategy", type=Path, metavar="FILE", help="another strategy than the recommended one")
-    add("--to", type=Path, metavar="DIR", help="default: datasets.output_path/NAME, models/NAME")
-    add("--name", metavar="NAME", help="of the models; default: the run's")
-    add("--threads", type=int, metavar="N", help="CPU threads; default: as the strategy's trials")
-    about = "where MLflow is; default: the run's own, if it is hsf_tune's default"
-    add("--tracking-uri", metavar="URI", help=about)
-    add("--no-tracking", action="store_true", help="don't log and register the models in MLflow")
-    return parser

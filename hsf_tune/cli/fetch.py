@@ -1,4 +1,4 @@
-"""`python scripts/fetch.py [NAME ...]`: bring base models into the cache beforehand.
+"""`fetch [NAME ...]`: bring base models into the cache beforehand.
 
 For machines whose compute nodes reach no network: run it once where there is one. How a
 file is downloaded and verified is `model/published.py`'s business.
@@ -7,37 +7,21 @@ file is downloaded and verified is `model/published.py`'s business.
 from __future__ import annotations
 
 import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlparse
 
 from rich.text import Text
 
-from hsf_tune.cli.shell import Screen, parsed, run_command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.errors import ModelError, did_you_mean
 from hsf_tune.model.published import PUBLISHED, cache_folder, fetch
 
 ALL, BUNDLED = "all", "demo"
-EXAMPLES = """examples:
-  python scripts/fetch.py                    # HSF's published model, which a run starts from
-  python scripts/fetch.py all                # and the five models that the hsf command uses
-  python scripts/fetch.py https://example.org/base.ckpt --checksum sha256:...
-
-Then runs without a network find them: models.checkpoint=hsf, or the address and its
-models.checksum. The cache is $HSF_TUNE_CACHE, else your user's cache folder; it has to be one
-that the compute nodes see.
-"""
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (something could not be fetched) or 130 (Ctrl-C)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _fetch(words))
-
-
-def _fetch(words: list[str]) -> int:
-    args = parsed(_parser(), words)
-    console = Screen()
+def fetch_models(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Download what is not there yet; the exit code."""
     wanted = list(PUBLISHED) if ALL in args.names else list(dict.fromkeys(args.names))
     if args.checksum and len(wanted) > 1:
         raise ModelError("--checksum belongs to one file. Fetch the others by a call of their own.")
@@ -76,18 +60,3 @@ def _address(source: str, checksum: str | None) -> tuple[str, str]:
             " somebody you trust."
         )
     return source, checksum
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="fetch.py",
-        description="Download base models beforehand, for machines without a network.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "names", nargs="*", default=["hsf"], metavar="NAME",
-        help=f"{', '.join(PUBLISHED)}, {ALL}, or an https address; default: hsf",
-    )  # fmt: skip
-    parser.add_argument("--checksum", help="xxh3_64 or sha256 of the file at an address")
-    return parser

@@ -1,9 +1,8 @@
-"""`python scripts/predict.py MODEL_OR_RUN mri.nii.gz ...`: segment crops without HSF."""
+"""`predict MODEL_OR_RUN mri.nii.gz ...`: segment crops without HSF."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import nibabel as nib
 import numpy.typing as npt
 import torch
 
-from hsf_tune.cli.shell import Screen, parsed, run_command
+from hsf_tune.cli.shell import Screen
 from hsf_tune.data.content import sound_image
 from hsf_tune.data.names import bids_subject, stem
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels
@@ -21,29 +20,17 @@ from hsf_tune.errors import ConfigError, DataError, did_you_mean
 from hsf_tune.export.segmenter import Segmenter, open_segmenter
 from hsf_tune.files import csv_text, replacing, write_text
 from hsf_tune.finetuning.predict import make_views, predict, score_prediction, uncertainty
+from hsf_tune.installed import typed
 from hsf_tune.machine import cpu_count
 from hsf_tune.records import Score, label_means
 
 LARGEST_CROP = 2**23  # voxels, padding not counted; 203 along each axis
 LARGEST_CROP_MM = 150.0  # a hippocampus is about 50 mm long, a head about 200
-EXAMPLES = """examples:
-  python scripts/predict.py outputs/NAME sub-*/left_crop.nii.gz
-  python scripts/predict.py models/NAME crop.nii.gz --tta 20 --uncertainty
-  python scripts/predict.py models/NAME crop.nii.gz --reference crop_seg.nii.gz --to results
-"""
-
 Array = npt.NDArray[Any]
 
 
-def main(argv: list[str] | None = None) -> None:
-    """The command; exits with 0, 1 (an error that the user can mend) or 130 (Ctrl-C)."""
-    words = sys.argv[1:] if argv is None else argv
-    run_command(lambda: _predict(words))
-
-
-def _predict(words: list[str]) -> int:
-    args = parsed(_parser(), words)
-    console = Screen()
+def segment(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
+    """Segment each crop, and score it where there is a reference; the exit code."""
     torch.set_num_threads(args.threads or cpu_count())
     if args.tta < 1:
         raise ConfigError(f"--tta {args.tta}: expected a number of views, 1 or more.")
@@ -150,7 +137,7 @@ def _read_crop(mri: Path) -> RawImage:
         size = f"{' x '.join(f'{s:.0f}' for s in sides)} mm" if raw else f"{claimed:,} voxels"
         raise DataError(
             f"{mri} is {size}, which is a whole head; expected a crop of one hippocampus. Segment"
-            " heads with the hsf command, or cut them with scripts/crop.py first."
+            f" heads with the hsf command, or cut them first: {typed('crop', '--help')}."
         )
     return raw
 
@@ -161,24 +148,3 @@ def _dataset(segmenter: Segmenter, asked: str | None) -> str:
     if asked is not None and asked not in known:
         raise ConfigError(f"--dataset {asked}: no such dataset.{did_you_mean(asked, known)}")
     return asked or known[0]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="predict.py",
-        description="Segment crops of a hippocampus; results lie on each image's own grid.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("model", metavar="MODEL_OR_RUN", help="model file, exported folder, or outputs/NAME")
-    add("mri", type=Path, nargs="+", metavar="mri.nii.gz", help="crops of one hippocampus each")
-    add("--to", type=Path, metavar="DIR", help="for the results; default: beside each image")
-    add("--tta", type=int, default=1, metavar="N", help="views a crop is seen in; default: 1")
-    add("--uncertainty", action="store_true", help="also write a map from 0 (sure) to 1")
-    add("--reference", type=Path, nargs="+", metavar="seg.nii.gz", help="one for each image")
-    add("--dataset", metavar="NAME", help="whose labels the references have; default: the first")
-    add("--overwrite", action="store_true", help="replace results that exist")
-    add("--threads", type=int, metavar="N", help="CPU threads; default: all cores")
-    add("--seed", type=int, default=0, metavar="N", help="of the random views; default: 0")
-    return parser

@@ -41,6 +41,7 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import base_comparable
+from hsf_tune.installed import typed
 from hsf_tune.interrupt import deferring
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Records, sole_writer
@@ -270,9 +271,9 @@ def _finish(
         write_recommended(folder, prepared, config, records, folds, recommended, threads)
     print_result(report.summary, folder, console)
     if outcome.status != "finished":
-        elsewhere = "" if config.output == "outputs" else f" --output {config.output}"
-        words = f"--resume {folder.name}{elsewhere} {tracking_word(config)}".strip()
-        console.print(f"Stopped. Go on with: python tune.py {words}")
+        elsewhere = [] if config.output == "outputs" else ["--output", config.output]
+        again = typed("tune", "--resume", folder.name, *elsewhere)
+        console.print(f"Stopped. Go on with: {again} {tracking_word(config)}".rstrip())
     if outcome.failed_arms:
         console.print(
             Text.assemble(

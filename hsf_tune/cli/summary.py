@@ -20,6 +20,7 @@ from hsf_tune.finetuning.length import epoch_length
 from hsf_tune.finetuning.placement import Placement
 from hsf_tune.finetuning.probe import StepCost
 from hsf_tune.finetuning.strategy import describe
+from hsf_tune.installed import typed_program
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import Expected, RacePlan
 from hsf_tune.search.space import Space
@@ -140,7 +141,8 @@ def print_result(report: Mapping[str, Any], folder: Path, console: Screen) -> No
     files = RunFolder(folder)
     if files.strategy.exists():
         console.print(f"Repeat it: {best_strategy_hint(folder)}")
-    console.print(f"Report: {files.report}. Compare the trials with: mlflow ui")
+    compare = typed_program("mlflow", "ui")
+    console.print(f"Report: {files.report}. Compare the trials with: {compare}")
 
 
 def _row(

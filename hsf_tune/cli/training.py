@@ -38,6 +38,7 @@ from hsf_tune.finetuning.strategy import (
     canonical,
     describe,
 )
+from hsf_tune.installed import typed
 from hsf_tune.interrupt import Stopped
 from hsf_tune.machine import cpu_count
 from hsf_tune.progress import Expected, Progress
@@ -75,7 +76,7 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Screen) ->
             ended = _train(prepared, config, spec, records, console, threads)
         except Stopped as stopped:
             given = [] if args.name else ["--name", name]
-            again = shlex.join(["python", "finetune.py", *words, *given])
+            again = typed("finetune", *words, *given)
             console.say(f"Stopped {_after(records)}. Go on with: {again}")
             return stopped.exit_code
     _print_result(ended, folder, console)

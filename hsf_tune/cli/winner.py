@@ -11,6 +11,7 @@ from hsf_tune.cli.prepare import Prepared, versions
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
+from hsf_tune.installed import typed
 from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord
 from hsf_tune.report import read_run
 from hsf_tune.run_folder import RunFolder
@@ -103,7 +104,7 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
 
 def best_strategy_hint(folder: Path) -> str:
     """The command that repeats the winner, as seen from the working directory."""
-    return f"python finetune.py strategy={os.path.relpath(RunFolder(folder).strategy)}"
+    return typed("finetune", f"strategy={os.path.relpath(RunFolder(folder).strategy)}")
 
 
 def _explored(records: Records, strategy: Mapping[str, Any]) -> Iterator[TrialRecord]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from hsf_tune.installed import typed
+
 IMAGE_SUFFIX, LABEL_SUFFIX = "_hippocampus_crop", "_hippocampus_crop_seg"
 
 
@@ -49,7 +51,7 @@ def dataset_yaml(
         "models": {"use_forgiving_loss": False},
     }
     header = (
-        "# Crops cut as HSF cuts them.   python tune.py --space default datasets=THIS_FILE\n"
+        f"# Crops cut as HSF cuts them.   {typed('tune', 'datasets=THIS_FILE')}\n"
         "# Check: labels (value in the file: label 1..N, 0 drops it) and labels_names. Where they are\n"
         "# HSF's subfields (DG, CA1, CA2, CA3, SUB), set ca_type, and models.use_forgiving_loss: true\n"
         "# with finetuning.out_channels: 6.\n"

@@ -118,7 +118,7 @@ def make_splits(
     if datasets.train_on_all:
         raise DataError(
             "datasets.train_on_all is set, which leaves nothing to compare strategies on; a"
-            " search needs subjects that validate. Remove it here; it is for finetune.py."
+            " search needs subjects that validate. Remove it here; it is for a single finetuning."
         )
     notes: list[str] = []
     subjects = _subjects(cases)
@@ -235,7 +235,7 @@ def _named_test_set(
         raise DataError(
             "datasets.train_val_test_idx does not take whole subjects, but a search splits by"
             " subject. List all cases of each subject, or none; allow_subject_overlap is for"
-            " finetune.py."
+            " a single finetuning."
         )
     train, validate, test = parts.subjects
     rest = sorted({*train, *validate}) or [s for s in subjects if s not in set(test)]

@@ -27,6 +27,7 @@ from hsf_tune.export.onnx_file import OnnxFile, write_onnx
 from hsf_tune.export.segmenter import reference_metadata
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel
 from hsf_tune.finetuning.strategy import SavedStrategy, describe
+from hsf_tune.installed import typed
 from hsf_tune.model.weights import build_network, load_base
 
 Kind = Literal["single", "bag"]
@@ -121,7 +122,7 @@ A hippocampal segmentation network for HSF ({models}).
 
 ## Segment crops, without HSF
 
-    python scripts/predict.py {shell_text([str(folder)])} CROP.nii.gz
+    {typed("predict", str(folder), "CROP.nii.gz")}
 
 ## Labels
 

@@ -70,8 +70,8 @@ def open_segmenter(source: str) -> Segmenter:
         files = sorted(path.glob("*.onnx"))
         if not files:
             raise ModelError(
-                f"{path} holds neither .onnx files nor a run. Expected a model file, a folder that"
-                " scripts/export.py has written, or the folder of a finished run, outputs/NAME."
+                f"{path} holds neither .onnx files nor a run. Expected a model file, a folder that an"
+                " export has written, or the folder of a finished run, outputs/NAME."
             )
         return _of_onnx(files)
     if path.suffix == ".onnx":
@@ -139,7 +139,7 @@ def _of_onnx(files: list[Path]) -> Segmenter:
     except (ConfigError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(
             f"{files[0]} says of its labels what makes no sense ({error}); expected the metadata"
-            " that scripts/export.py writes, or none. Export the model again."
+            " that an export writes, or none. Export the model again."
         ) from error
     about = f"{', '.join(f.name for f in files)}: {len(files)} network(s) in ONNX Runtime"
     return Segmenter(tuple(sessions), labels, config, about)

@@ -14,6 +14,7 @@ from typing import Any
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError, RunError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
+from hsf_tune.installed import typed
 from hsf_tune.run_folder import TrialFolder
 from hsf_tune.stored_run import StoredRun, read_stored
 
@@ -94,7 +95,7 @@ def open_run(folder: Path) -> FinishedRun:
     if not strategy.exists():
         raise RunError(
             f"{stored.folder} has not come to a recommendation yet (there is no {strategy.name})."
-            f" Let the search end: python tune.py --resume {stored.name}."
+            f" Let the search end: {typed('tune', '--resume', stored.name)}."
         )
     return FinishedRun(**vars(stored.as_given()), saved=load_strategy(strategy))
 
@@ -156,6 +157,6 @@ def no_weights(run: FinishedRun) -> ModelError:
         )
     return ModelError(
         f"{run.folder} has no weights of its recommended strategy left (expected"
-        f" {run.files.trial('TRIAL').final.relative_to(run.folder)}). Train it once more: python scripts/export.py"
-        f" {run.folder} --as single."
+        f" {run.files.trial('TRIAL').final.relative_to(run.folder)}). Train it once more:"
+        f" {typed('export', str(run.folder), '--as', 'single')}."
     )

@@ -21,6 +21,7 @@ from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
+from hsf_tune.installed import typed
 from hsf_tune.yaml_file import read_yaml
 
 MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
@@ -129,7 +130,7 @@ def save_strategy(path: Path, saved: SavedStrategy) -> None:
     """Write `best_strategy.yaml`, replacing an older one at once."""
     header = (
         "# A finetuning strategy, with all that repeats it.\n"
-        f"#   python finetune.py strategy={path}\n"
+        f"#   {typed('finetune', f'strategy={path}')}\n"
         "# Settings named on the command line replace those written here.\n"
     )
     plain = {**asdict(saved), "split": saved.split.to_dict()}

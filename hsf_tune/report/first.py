@@ -6,12 +6,12 @@ a reader who knows MRI and not this program.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE, strategy_key
+from hsf_tune.installed import typed
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.verdict.sentences import name_of
 
@@ -60,7 +60,7 @@ def first_screen(summary: Mapping[str, Any], strategy_file: Path) -> dict[str, A
         "answer": answer[0].upper() + answer[1:],
         "use": in_words(recommended),
         "level": level_of_recommended(summary),
-        "command": f"python finetune.py strategy={shlex.quote(str(strategy_file))}"
+        "command": typed("finetune", f"strategy={strategy_file}")
         if recommended["strategy"]
         else "",
         "gains": list(gains(summary)),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from hsf_tune.installed import typed, typed_again
 from hsf_tune.report import curves, differences, exploration, pictures, tables, volumes
 from hsf_tune.report.comparison import comparison_figure, comparison_table
 from hsf_tune.report.first import first_screen
@@ -52,8 +52,12 @@ def contents(run: Run, summary: Mapping[str, Any], others: Sequence[Run]) -> dic
             *run.dataset.get("splits", {}).get("notes", []),
         ],
         "failed": [t for t in run.trials if t.ended and t.ended.status != "finished"],
-        "folder": shlex.quote(str(run.folder)),
-        "strategy_file": shlex.quote(str(run.files.strategy)),
+        "commands": [
+            *([typed_again(run.command)] if run.command else []),
+            typed("finetune", f"strategy={run.files.strategy}"),
+            typed("export", str(run.folder)),
+            typed("report", str(run.folder)),
+        ],
         "origin": _origin(run),
         "number": tables.number,
         "interval": tables.interval,

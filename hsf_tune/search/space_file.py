@@ -1,7 +1,7 @@
 """Find and read search space files; what their keys mean is decided in `space.py`.
 
-A name is looked up in `search_spaces/` of the working directory and of the
-repository; anything with a slash or a YAML suffix is a path.
+A name is looked up in `search_spaces/` of the working directory and among those
+that come with the program; anything with a slash or a YAML suffix is a path.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from hsf_tune.errors import ConfigError, did_you_mean
+from hsf_tune.installed import shipped
 from hsf_tune.yaml_file import load_yaml
 
-SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
+SHIPPED = shipped("search_spaces")
 
 
 def find_space(name_or_path: str) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 from hsf_tune.config import TrackingConfig
 from hsf_tune.credentials import redacted
 from hsf_tune.errors import TrackingError
+from hsf_tune.installed import typed
 from hsf_tune.model.onnx_weights import load_onnx
 from hsf_tune.tracking.store import SQLITE, MlflowStore, database_path
 
@@ -149,6 +150,6 @@ def _require_database(uri: str, run_folder: Path) -> None:
 def _no_run(uri: str, run_folder: Path) -> TrackingError:
     return TrackingError(
         f"The models are exported, but not registered: MLflow at {uri} has no run of"
-        f" {run_folder.name}. Send it there first: python scripts/sync_mlflow.py {run_folder}; a"
+        f" {run_folder.name}. Send it there first: {typed('sync-mlflow', str(run_folder))}; a"
         " relative address is relative to the working directory."
     )

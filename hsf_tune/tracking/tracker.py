@@ -21,6 +21,7 @@ from typing import Any
 from hsf_tune.config import TrackingConfig
 from hsf_tune.credentials import kept_apart, redacted
 from hsf_tune.errors import RunError, TrackingError
+from hsf_tune.installed import typed
 from hsf_tune.records import Event, Records, TrialRecord
 from hsf_tune.tracking.backlog import Backlog, RunFiles
 from hsf_tune.tracking.store import MlflowStore, is_passing
@@ -125,8 +126,8 @@ class MlflowTracker:
             why = self._trouble or next(iter(self._backlog.refused.values()), None)
             self._say(
                 f"MLflow at {self.config.uri} still lacks {left} trials or uploads"
-                f"{f' ({_short(why)})' if why else ''}. Nothing is lost: python"
-                f" scripts/sync_mlflow.py {self.folder}{_flag(self.config)} sends them from the"
+                f"{f' ({_short(why)})' if why else ''}. Nothing is lost:"
+                f" {typed('sync-mlflow', str(self.folder))}{_flag(self.config)} sends them from the"
                 " records."
             )
         if self._gone:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import yaml
 
-from hsf_tune.cli.check import main
-from hsf_tune.cli.finetune import main as finetune
+from hsf_tune.cli.commands import run as run_command
+from hsf_tune.installed import typed
 
 NAMES = ["DG", "CA1", "CA2", "CA3", "SUB"]
 
@@ -58,9 +58,9 @@ def dataset(tmp_path, monkeypatch):
 def check(capsys):
     """Run the command; its exit code and all that it printed."""
 
-    def run(*words, command=main):
+    def run(*words, command="check"):
         with pytest.raises(SystemExit) as end:
-            command([str(word) for word in words])
+            run_command(command, [str(word) for word in words])
         out, err = capsys.readouterr()
         return end.value.code, out + err
 
@@ -121,7 +121,7 @@ def test_a_fault_of_every_case_is_explained_a_few_times_and_named_each_time(data
 def test_finetuning_on_faulty_data_starts_nothing(dataset, check, tmp_path):
     """One bad pair keeps the whole study from training, and no folder is made."""
     _spoil(dataset)
-    code, text = check(f"datasets={dataset}", "models=demo", command=finetune)
+    code, text = check(f"datasets={dataset}", "models=demo", command="finetune")
     assert code == 1
     assert "holds label 9" in text
     assert "Nothing was trained" in text
@@ -142,7 +142,7 @@ def test_labels_that_are_not_hsfs_ask_for_the_plain_loss(dataset, check):
 def test_help_names_the_exit_code_and_shows_a_call(check):
     code, text = check("--help")
     assert code == 0
-    assert "python scripts/check.py datasets=/data/hsf/my_dataset.yaml" in text
+    assert f"{typed('check')} datasets=/data/hsf/my_dataset.yaml" in text
     assert "exit code" in text
 
 

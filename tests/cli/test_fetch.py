@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from hsf_tune.cli.fetch import main
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.model.published import PUBLISHED, Published, fetch
 
 CONTENT = b"weights"
@@ -42,7 +42,7 @@ def fetching(capsys):
 
     def run(*words):
         with pytest.raises(SystemExit) as end:
-            main([str(word) for word in words])
+            run_command("fetch", [str(word) for word in words])
         out, err = capsys.readouterr()
         return end.value.code, out + err
 

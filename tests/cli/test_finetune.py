@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hsf_tune.cli.finetune import main
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.export.weights import single_spec
 from hsf_tune.finetuning.finished import open_run
 from hsf_tune.model.arunet import Architecture, ARUNet
@@ -164,7 +165,10 @@ def stopped(published_layout, tiny_base, tmp_path_factory):
 def test_a_stop_leaves_the_last_epoch_and_says_how_to_go_on(stopped):
     _, cwd, code, text = stopped
     assert code == 143
-    assert "of 40. Go on with: python finetune.py " in text
+    said = text.partition("of 40. Go on with: ")[2]
+    python, script, *_ = shlex.split(said)
+    assert shutil.which(python)
+    assert cwd / script == ROOT / "finetune.py"
     assert text.rstrip().endswith("--name mine --threads 1")
     assert (cwd / "outputs/mine/checkpoints/finetune-1/last.ckpt").exists()
 
@@ -179,7 +183,7 @@ def again(stopped, tmp_path, monkeypatch, capsys):
 
     def run(*more):
         with pytest.raises(SystemExit) as end:
-            main([*words, "--name", "mine", "--threads", "1", *more])
+            run_command("finetune", [*words, "--name", "mine", "--threads", "1", *more])
         out, err = capsys.readouterr()
         return end.value.code, out + err, tmp_path / "copy" / "outputs" / "mine"
 
@@ -247,14 +251,15 @@ def test_the_users_own_test_part_stays_out_of_the_exported_network(
         yaml.safe_dump({**plain_config["datasets"], "train_val_test_subjects": parts})
     )
     with pytest.raises(SystemExit) as end:
-        main(
+        run_command(
+            "finetune",
             [
                 *study_words,
                 "tracking.enabled=False",
                 "finetuning.depth=0",
                 "lightning.max_epochs=1",
                 *("--name", "mine", "--threads", "1"),
-            ]
+            ],
         )
     assert end.value.code == 0
     run = open_run(tmp_path / "outputs" / "mine")

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
-from hsf_tune.cli import finetune, tune
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.cli.compose import HINTS, compose_config, parse_overrides
 from hsf_tune.config import StoreConfig, TrackingConfig, config_from_dict
 from hsf_tune.data.splits import Split
@@ -145,7 +145,7 @@ def test_a_strategy_file_that_is_none_is_answered_in_a_sentence(change, tmp_path
     path = tmp_path / "best.yaml"
     change(path)
     with pytest.raises(SystemExit) as end:
-        finetune.main([f"strategy={path}"])
+        run_command("finetune", [f"strategy={path}"])
     assert end.value.code == 1
     assert "is not a strategy file" in capsys.readouterr().err
 
@@ -182,7 +182,7 @@ def test_a_report_of_a_foreign_run_uses_the_readers_own_store(foreign):
 def test_resuming_a_foreign_run_asks_before_its_server_is_called(foreign, capsys):
     """The address is named, and what to add if it is one's own."""
     with pytest.raises(SystemExit) as end:
-        tune.main(["--resume", "theirs", "--dry-run"])
+        run_command("tune", ["--resume", "theirs", "--dry-run"])
     assert end.value.code == 1
     said = capsys.readouterr().err
     assert "theirs is tracked at http://elsewhere:5000" in said

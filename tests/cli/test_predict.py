@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_tune.cli import predict
+from hsf_tune.cli.commands import run as run_command
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def called(capsys, random_base):
 
     def call(mri):
         with pytest.raises(SystemExit) as end:
-            predict.main([str(random_base), str(mri), "--threads", "1"])
+            run_command("predict", [str(random_base), str(mri), "--threads", "1"])
         return end.value.code, capsys.readouterr().err
 
     return call

@@ -15,7 +15,8 @@ import pytest
 import torch
 import yaml
 
-from hsf_tune.cli import search, tune
+from hsf_tune.cli import search
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning import base
@@ -76,7 +77,7 @@ def searching(monkeypatch, capsys):
     def run(*words):
         calls.clear()
         with pytest.raises(SystemExit) as end:
-            tune.main([str(word) for word in words])
+            run_command("tune", [str(word) for word in words])
         out, err = capsys.readouterr()
         return end.value.code, out + err, calls[0] if calls else None
 

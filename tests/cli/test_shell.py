@@ -7,14 +7,14 @@ import os
 import pytest
 from rich.table import Table
 
-from hsf_tune.cli import check, crop, export, fetch, finetune, predict, report, tune
+from hsf_tune.cli.commands import COMMANDS, run
 from hsf_tune.cli.shell import Screen, run_command
 from hsf_tune.errors import DataError
 
 
-def ended(main, *words):
+def ended(command, *words):
     with pytest.raises(SystemExit) as end:
-        main(list(words))
+        run(command, words)
     return end.value.code
 
 
@@ -34,7 +34,9 @@ def test_a_name_is_shown_as_it_is_written(name, capsys):
     def command():
         raise DataError(name)
 
-    assert ended(lambda _: run_command(command)) == 1
+    with pytest.raises(SystemExit) as end:
+        run_command(command)
+    assert end.value.code == 1
     out, err = capsys.readouterr()
     assert out.count(name) == 3
     assert err == f"Error: {name}\n"
@@ -74,17 +76,15 @@ def test_a_password_is_never_shown(capsys):
 def test_an_empty_flag_does_not_start_the_demo(words, capsys, tmp_path, monkeypatch):
     """As from a variable that is not set; nothing is made."""
     monkeypatch.chdir(tmp_path)
-    assert ended(tune.main, *words) == 1
+    assert ended("tune", *words) == 1
     assert f"{words[0]} is empty" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "main", [m.main for m in (check, crop, export, fetch, finetune, predict, report)]
-)
-def test_help_is_written_by_every_command(main, capsys):
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_written_by_every_command(command, capsys):
     """Before anything heavy is imported by it."""
-    assert ended(main, "--help") == 0
+    assert ended(command, "--help") == 0
     assert "usage:" in capsys.readouterr().out
 
 
@@ -92,12 +92,12 @@ def test_a_name_of_300_characters_is_refused_in_a_sentence(capsys, tmp_path, mon
     """As a run's name, as a folder, as a file."""
     monkeypatch.chdir(tmp_path)
     long = "x" * 300
-    assert ended(tune.main, "--space", "quick", "--name", long, "--dry-run") == 1
+    assert ended("tune", "--space", "quick", "--name", long, "--dry-run") == 1
     assert "name is 'xxx" in capsys.readouterr().err
-    assert ended(tune.main, "--space", f"{long}.yaml") == 1
-    assert ended(tune.main, "--resume", long) == 1
-    assert ended(finetune.main, f"strategy={long}") == 1
-    assert ended(check.main, f"datasets=/{long}.yaml") == 1
+    assert ended("tune", "--space", f"{long}.yaml") == 1
+    assert ended("tune", "--resume", long) == 1
+    assert ended("finetune", f"strategy={long}") == 1
+    assert ended("check", f"datasets=/{long}.yaml") == 1
     assert "Traceback" not in capsys.readouterr().err
 
 
@@ -109,9 +109,9 @@ def test_a_place_that_can_not_be_written_is_named(kind, capsys, tmp_path, monkey
     monkeypatch.delenv("HSF_TUNE_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/sys/kernel/cache" if kind == "home" else str(tmp_path))
     words = ["--output", "/sys/kernel/outputs"] if kind == "output" else []
-    assert ended(check.main, *words) == 1 if kind != "home" else True
+    assert ended("check", *words) == 1 if kind != "home" else True
     if kind == "home":
-        assert ended(finetune.main, "tracking.enabled=false") == 1
+        assert ended("finetune", "tracking.enabled=false") == 1
     said = capsys.readouterr().err
     assert "Error: " in said
     assert "/sys/kernel" in said or "demo_data" in said

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hsf_tune.cli.tune import main
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.records import Records
 
 ROOT = Path(__file__).parents[2]
@@ -145,13 +145,14 @@ def test_mlflow_holds_a_parent_and_a_child_for_each_trial(searched, place):
 
 REPORTING = """
 import os, signal, sys
-from hsf_tune.cli import search, tune
+from hsf_tune.cli import search
+from hsf_tune.cli.commands import run
 written = search.write_report
 def stopped(folder):
     os.kill(os.getpid(), signal.SIGTERM)
     return written(folder)
 search.write_report = stopped
-tune.main(sys.argv[1:])
+run("tune")
 """
 
 
@@ -242,7 +243,7 @@ def test_a_mistake_gets_one_clear_error_and_exit_code_1(
     monkeypatch.chdir(place)
     monkeypatch.setenv("HSF_TUNE_CACHE", str(place / "cache"))
     with pytest.raises(SystemExit) as end:
-        main([*study_words, *given])
+        run_command("tune", [*study_words, *given])
     assert end.value.code == 1
     error = " ".join(capsys.readouterr().err.split())
     assert message in error

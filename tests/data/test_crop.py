@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from hsf_tune.cli import crop as command
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.cli.compose import compose_config, parse_overrides
 from hsf_tune.cli.crop import (
     find_heads,
@@ -242,7 +242,7 @@ def test_crops_that_are_there_are_a_dataset(tmp_path, monkeypatch, capsys, secon
         save(tmp_path / f"{name}_seg.nii.gz", values)
     words = ["--mri", f"{tmp_path}/sub-*/*_t1.nii.gz", "--label", "*_seg.nii.gz"]
     with pytest.raises(SystemExit) as end:
-        command.main([*words, "--to", str(tmp_path / "crops")])
+        run_command("crop", [*words, "--to", str(tmp_path / "crops")])
     assert end.value.code == code
     assert ("[inflate] failed" in capsys.readouterr().out) == (code == 1)
     dataset = yaml.safe_load((tmp_path / "crops" / "crops.yaml").read_text())
@@ -257,7 +257,7 @@ def test_missing_extra_is_said_in_a_sentence(tmp_path, capsys):
     save(tmp_path / "sub-01" / "seg.nii.gz", np.zeros((4, 4, 4), np.uint8))
     words = ["--mri", f"{tmp_path}/sub-*/t1.nii.gz", "--label", "seg.nii.gz"]
     with pytest.raises(SystemExit) as end:
-        command.main([*words, "--to", str(tmp_path / "crops")])
+        run_command("crop", [*words, "--to", str(tmp_path / "crops")])
     assert end.value.code == 1
     assert "pip install -e '.[crop]'" in " ".join(capsys.readouterr().err.split())
 
@@ -280,7 +280,7 @@ def test_template_head_is_cut_around_its_own_hippocampi(tmp_path):
     words = ["--mri", f"{tmp_path}/heads/*/t1.nii.gz", "--label", "{stem}_seg.nii.gz"]
     sides = ["--left", str(left), "--right", str(right), "--contrast", "t1"]
     with pytest.raises(SystemExit) as end:
-        command.main([*words, *sides, "--to", str(tmp_path / "crops")])
+        run_command("crop", [*words, *sides, "--to", str(tmp_path / "crops")])
     assert end.value.code == 0
     for side, value in (("left", left), ("right", right)):
         name = f"t1_{side}_hippocampus_crop"

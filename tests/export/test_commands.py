@@ -14,16 +14,16 @@ import onnxruntime
 import pytest
 import yaml
 
-from hsf_tune.cli import export, predict
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.finetuning.finished import FinishedRun
 from hsf_tune.finetuning.strategy import save_strategy
 from hsf_tune.records import Records
 from hsf_tune.tracking import sync_folder
 
 
-def called(main, *words) -> int:
+def called(command, *words) -> int:
     with pytest.raises(SystemExit) as end:
-        main([str(w) for w in words])
+        run_command(command, [str(w) for w in words])
     return int(end.value.code or 0)
 
 
@@ -31,7 +31,7 @@ def called(main, *words) -> int:
 def model(run: FinishedRun, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "bag"
     words = (run.folder, "--as", "bag", "--to", folder, "--no-tracking", "--threads", 1)
-    assert called(export.main, *words) == 0
+    assert called("export", *words) == 0
     return folder
 
 
@@ -42,7 +42,7 @@ def crops(run: FinishedRun) -> list[Path]:
 def test_result_lies_on_the_images_own_grid(run: FinishedRun, model: Path, tmp_path: Path) -> None:
     """Shape, axes and affine of the file, whatever its orientation; labels as numbered."""
     mri = crops(run)[0]
-    assert called(predict.main, model, mri, "--to", tmp_path, "--uncertainty") == 0
+    assert called("predict", model, mri, "--to", tmp_path, "--uncertainty") == 0
     head, found = nib.load(mri), nib.load(tmp_path / "left_t1_mri_pred.nii.gz")
     assert found.shape == head.shape
     np.testing.assert_allclose(found.affine, head.affine)
@@ -61,7 +61,7 @@ def test_scores_are_those_of_the_trial(run: FinishedRun, model: Path, tmp_path: 
     mri = next(p for p in crops(run) if p.parent.name == subject)
     reference = mri.with_name("left_t1_seg.nii.gz")
     words = (model, mri, "--reference", reference, "--to", tmp_path)
-    assert called(predict.main, *words) == 0
+    assert called("predict", *words) == 0
     with (tmp_path / "prediction_scores.csv").open() as file:
         table = list(csv.DictReader(file))
     assert {(r["subject"], r["case"]) for r in table} == {(subject, "left_t1_mri")}
@@ -73,7 +73,7 @@ def test_scores_are_those_of_the_trial(run: FinishedRun, model: Path, tmp_path: 
 
 def test_run_is_named_as_easily_as_a_model(run: FinishedRun, tmp_path: Path) -> None:
     """outputs/NAME segments too, with views that are averaged."""
-    assert called(predict.main, run.folder, crops(run)[0], "--to", tmp_path, "--tta", 3) == 0
+    assert called("predict", run.folder, crops(run)[0], "--to", tmp_path, "--tta", 3) == 0
     assert (tmp_path / "left_t1_mri_pred.nii.gz").exists()
 
 
@@ -82,10 +82,10 @@ def test_results_are_not_overwritten(
 ) -> None:
     """A second call says so, before it computes anything."""
     mri = crops(run)[0]
-    assert called(predict.main, model, mri, "--to", tmp_path) == 0
-    assert called(predict.main, model, mri, "--to", tmp_path) == 1
+    assert called("predict", model, mri, "--to", tmp_path) == 0
+    assert called("predict", model, mri, "--to", tmp_path) == 1
     assert "--overwrite" in capsys.readouterr().err
-    assert called(predict.main, model, mri, "--to", tmp_path, "--overwrite") == 0
+    assert called("predict", model, mri, "--to", tmp_path, "--overwrite") == 0
 
 
 def test_scores_are_not_overwritten_either(
@@ -95,7 +95,7 @@ def test_scores_are_not_overwritten_either(
     mri = crops(run)[0]
     (tmp_path / "prediction_scores.csv").touch()
     words = (model, mri, "--reference", mri.with_name("left_t1_seg.nii.gz"), "--to", tmp_path)
-    assert called(predict.main, *words) == 1
+    assert called("predict", *words) == 1
     assert "prediction_scores.csv exists; nothing was written" in capsys.readouterr().err
     assert [p.name for p in tmp_path.iterdir()] == ["prediction_scores.csv"]
 
@@ -107,7 +107,7 @@ def test_whole_head_is_refused(
     head = tmp_path / "head.nii.gz"
     values = np.random.default_rng(0).random((40, 40, 40)).astype(np.float32)
     nib.save(nib.Nifti1Image(values, np.diag([5, 5, 5, 1])), head)
-    assert called(predict.main, model, head) == 1
+    assert called("predict", model, head) == 1
     assert "200 x 200 x 200 mm" in capsys.readouterr().err
 
 
@@ -127,7 +127,7 @@ def test_mistakes_get_a_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """And exit code 1."""
-    assert called(predict.main, model, crops(run)[0], *words) == 1
+    assert called("predict", model, crops(run)[0], *words) == 1
     assert sentence in " ".join(capsys.readouterr().err.split())
 
 
@@ -138,7 +138,7 @@ def test_export_says_where_it_went_and_refuses_to_repeat(
     names = sorted(p.name for p in model.iterdir())
     assert names == ["README.md", "conf", "model_card.md", "study-1.onnx"]
     words = (run.folder, "--as", "bag", "--to", model, "--no-tracking")
-    assert called(export.main, *words) == 1
+    assert called("export", *words) == 1
     assert "an export needs one of its own" in " ".join(capsys.readouterr().err.split())
 
 
@@ -148,7 +148,7 @@ def test_strategy_of_another_base_model_is_refused(
     """This run's base would be trained, and the model card would name the other."""
     save_strategy(tmp_path / "theirs.yaml", replace(run.saved, base_sha256="feedbeef"))
     words = (run.folder, "--strategy", tmp_path / "theirs.yaml", "--to", tmp_path / "models")
-    assert called(export.main, *words, "--as", "bag", "--no-tracking") == 1
+    assert called("export", *words, "--as", "bag", "--no-tracking") == 1
     assert "expected the same. Name a strategy" in " ".join(capsys.readouterr().err.split())
 
 
@@ -164,7 +164,7 @@ def test_exported_model_is_registered_with_its_run(
     tracked.joinpath("config.yaml").write_text(yaml.safe_dump(tracking.to_dict()))
     assert sync_folder(tracked, tracking.tracking) == 0
     folder = tmp_path / "models"
-    assert called(export.main, tracked, "--as", "bag", "--to", folder, "--threads", 1) == 0
+    assert called("export", tracked, "--as", "bag", "--to", folder, "--threads", 1) == 0
 
     mlflow.set_tracking_uri(uri)
     version = mlflow.MlflowClient().get_model_version_by_alias("hsf-finetuned", "best")
@@ -193,7 +193,7 @@ def test_mlflow_without_the_run_is_said_and_the_folder_stays(
     """No empty database is made on the way."""
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "models"
-    assert called(export.main, run.folder, "--as", "bag", "--to", folder, "--threads", 1) == 0
+    assert called("export", run.folder, "--as", "bag", "--to", folder, "--threads", 1) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "not registered" in said
     assert "scripts/sync_mlflow.py" in said

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_tune.cli import predict
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.export.folder import write_folder
 from hsf_tune.finetuning.finished import FinishedRun
 
@@ -55,7 +55,7 @@ def test_hsf_segments_a_head_with_the_exported_folder(
     for side in ("left", "right"):
         crop = next(crops.glob(f"*_{side}_hippocampus.nii.gz"))
         with pytest.raises(SystemExit):
-            predict.main([str(folder), str(crop), "--to", str(tmp_path)])
+            run_command("predict", [str(folder), str(crop), "--to", str(tmp_path)])
         theirs = nib.load(crop.with_name(crop.name.replace(".nii.gz", "_seg_crop.nii.gz")))
         ours = nib.load(tmp_path / crop.name.replace(".nii.gz", "_pred.nii.gz"))
         np.testing.assert_allclose(ours.affine, theirs.affine, atol=1e-4)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from hsf_tune.installed import typed
 from hsf_tune.report.first import first_screen, in_words
 
 ENCODER = {"finetuning.mode": "encoder", "finetuning.depth": 2, "models.lr": 3e-3,
@@ -44,7 +45,7 @@ def test_a_winner_is_answered_with_its_dice_and_its_gains():
     base, default = screen["gains"]
     assert (base.mean, base.before, base.remark) == (0.1, 0.70, "")
     assert (default.mean, default.remark) == (0.02, "may be nothing")
-    assert screen["command"] == "python finetune.py strategy='outputs/a b/best_strategy.yaml'"
+    assert screen["command"] == typed("finetune", "strategy=outputs/a b/best_strategy.yaml")
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from plotly.offline import get_plotlyjs
 from hsf_tune.cli.winner import test_jobs as jobs_on_test_set
 from hsf_tune.data.splits import Splits
 from hsf_tune.errors import HsfTuneError, RunError
+from hsf_tune.installed import typed
 from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
 from hsf_tune.report import read_run, write_report
 from hsf_tune.report.summary import schema
@@ -105,9 +106,9 @@ def test_page_holds_the_sentences_and_every_section(report):
 def test_page_names_the_commands_that_repeat_the_run(report):
     """The command as it was typed, and what to do with the winner."""
     html = report.html.read_text()
-    assert "python tune.py --space default" in html
+    assert typed("tune", "--space", "default") in html
     assert "best_strategy.yaml" in html
-    assert "scripts/export.py" in html
+    assert typed("export", str(report.html.parent)) in html
     assert "2.13.0" in html
     assert "ab" * 32 in html
 
