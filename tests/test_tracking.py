@@ -20,12 +20,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hsf_tune.cli.commands import run as run_command
 from hsf_tune.config import TrackingConfig
 from hsf_tune.errors import TrackingError
+from hsf_tune.installed import typed
 from hsf_tune.records import EpochEnded, Note, Records, Score, TrialEnded, TrialStarted
 from hsf_tune.tracking import MlflowTracker, address_for, sync_folder
 from hsf_tune.tracking.translation import metric_name, params_of
-from scripts import sync_mlflow
 
 URI = "sqlite:///mlflow.db"
 PROJECT = Path(__file__).resolve().parent.parent
@@ -374,7 +375,7 @@ class TestAway:
         run(*whole_trial("a"), *whole_trial("b"))
         assert run.tracker.close(timeout_s=0.5) == 2
         assert len(run.said) == 2
-        assert "sync_mlflow.py" in run.said[1]
+        assert typed("sync-mlflow", str(run.folder)) in run.said[1]
         sync_folder(run.folder, TrackingConfig(uri=URI), say=print)
         assert sorted(found_runs()) == ["", "a", "b"]
 
@@ -577,11 +578,12 @@ class TestForeignRun:
         else:
             assert address_for(TrackingConfig(uri=noted), given).uri == sent_to
 
-    def test_the_script_sends_nothing_to_such_an_address(self, project, monkeypatch, capsys):
+    def test_the_script_sends_nothing_to_such_an_address(self, project, capsys):
         """`python scripts/sync_mlflow.py THEIRS` says where it would go."""
         folder = project / "outputs" / "one"
         Records(folder).extend(whole_trial())
         (folder / "config.yaml").write_text(yaml.safe_dump(OF_SOMEONE))
-        monkeypatch.setattr(sys, "argv", ["sync_mlflow.py", str(folder)])
-        assert sync_mlflow.main() == 1
+        with pytest.raises(SystemExit) as end:
+            run_command("sync-mlflow", [str(folder)])
+        assert end.value.code == 1
         assert "--tracking-uri http://elsewhere:5000" in capsys.readouterr().err

@@ -17,6 +17,7 @@ import yaml
 from hsf_tune.cli.commands import run as run_command
 from hsf_tune.finetuning.finished import FinishedRun
 from hsf_tune.finetuning.strategy import save_strategy
+from hsf_tune.installed import typed
 from hsf_tune.records import Records
 from hsf_tune.tracking import sync_folder
 
@@ -196,6 +197,6 @@ def test_mlflow_without_the_run_is_said_and_the_folder_stays(
     assert called("export", run.folder, "--as", "bag", "--to", folder, "--threads", 1) == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "not registered" in said
-    assert "scripts/sync_mlflow.py" in said
+    assert typed("sync-mlflow", str(run.folder)) in said
     assert (folder / "study-1.onnx").exists()
     assert not (tmp_path / "mlflow.db").exists()
