@@ -169,14 +169,34 @@ class RunFolder:
         """The contact sheet of a dataset, or of a page of it."""
         return self.path / _SHEETS.replace("*", dataset)
 
-    def clear(self) -> None:
-        """Remove what a run left that was stopped before its first trial was recorded."""
-        if not self.is_run:
-            return  # whatever is here is not ours
-        for mark in self.path.glob(f"{_CHECKPOINTS}/*/{_MARK}"):
-            if TRIAL_ID.fullmatch(mark.parent.name):
-                self.trial(mark.parent.name).clear()
-        self.records.unlink()
+    def claim(self, *others: Path) -> None:
+        """Make the folder a new run's, and remove what one left that never recorded a trial.
+
+        From here on it is a run, as its records are there: what has a run's names is its own.
+
+        Args:
+            others: files of the run that lie elsewhere.
+
+        Raises:
+            RunError: it is no run, and holds files under the names of a run's: somebody's own.
+        """
+        if self.is_run:
+            for mark in self.path.glob(f"{_CHECKPOINTS}/*/{_MARK}"):
+                if TRIAL_ID.fullmatch(mark.parent.name):
+                    self.trial(mark.parent.name).clear()
+        else:
+            self._require_free(*others)
+        write_text(self.records, "")
+
+    def _require_free(self, *others: Path) -> None:
+        names = {file.name for file in vars(RunFolder).values() if isinstance(file, _File)}
+        own = [self.path / name for name in names - {self.lock.name} | {_CHECKPOINTS, _EXPORTS}]
+        there = sorted(str(path) for path in (*own, *others) if os.path.lexists(path))
+        if there:
+            raise RunError(
+                f"{self.path} is no run, but a run would replace {', '.join(there)}; nothing was"
+                " changed. Choose another --name or --output, or move that away."
+            )
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -89,19 +89,30 @@ def test_what_a_run_without_trials_left_is_removed_and_nothing_else(run):
     own = run.path / "checkpoints" / "mine"
     own.mkdir()
     (own / "best.safetensors").write_bytes(b"mine")
-    run.clear()
+    run.claim()
+    assert run.is_run
+    run.records.unlink()
     left = sorted(str(p.relative_to(run.path)) for p in run.path.rglob("*") if p.is_file())
     assert left == ["checkpoints/explore-a-002-f1/notes.txt", "checkpoints/mine/best.safetensors"]
     assert not run.trial("explore-a-001-f1").path.exists()
 
 
-def test_a_folder_that_holds_no_run_is_not_cleaned(run):
-    """A name that is taken by someone's own folder of checkpoints."""
+@pytest.mark.parametrize("name", ["config.yaml", "optuna.db", "figures", "checkpoints"])
+def test_a_folder_that_holds_no_run_but_files_of_those_names_is_left_as_it_is(run, name):
+    """A name that is taken by someone's own folder: the run would replace what is in it."""
     run.records.unlink()
-    run.trial("a").path.mkdir(parents=True)
-    run.trial("a").mark.write_text("{}")
-    run.clear()
-    assert run.trial("a").mark.exists()
+    (run.path / name).write_text("mine")
+    with pytest.raises(RunError, match=f"is no run, but a run would replace .*{name}; nothing was"):
+        run.claim()
+    assert [path.name for path in run.path.iterdir()] == [name]
+
+
+def test_a_file_of_the_run_that_lies_elsewhere_is_not_taken_from_anybody(run, tmp_path):
+    """As of `search.state_dir`."""
+    run.records.unlink()
+    (tmp_path / "optuna.db").write_text("mine")
+    with pytest.raises(RunError, match=r"would replace .*optuna\.db"):
+        run.claim(tmp_path / "optuna.db")
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "a: [", "just text", "\x00", "{}", "[" * 5000])

@@ -76,7 +76,7 @@ def open_earlier(folder: Path) -> Earlier:
         RunError: there is no run, it was stopped before it began, or a file of it can't be read.
     """
     files = RunFolder(folder)
-    if files.config.exists() and not files.is_run:
+    if files.is_run and files.records.stat().st_size == 0:
         raise RunError(
             f"--resume {folder.name}: the run was stopped before anything trained. Start it again"
             f" with the command it was started with, and --name {folder.name}."

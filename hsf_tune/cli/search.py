@@ -55,6 +55,7 @@ from hsf_tune.search.run import (
     plan_search,
     retry_failed,
     run_search,
+    study_file,
 )
 from hsf_tune.search.space import Space, build_space, load_space
 from hsf_tune.search.space_file import constants_of, find_space, read_space
@@ -192,7 +193,7 @@ def _run(
 
 def _start_clean(folder: Path, config: Config) -> None:
     """Remove what a run stopped before its first trial left, perhaps in another space."""
-    RunFolder(folder).clear()
+    RunFolder(folder).claim(study_file(config, folder))
     forget_studies(config, folder)
 
 

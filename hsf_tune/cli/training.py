@@ -98,7 +98,7 @@ def _begin(
     """
     earlier = _earlier(records)
     if earlier is None:
-        records.files.clear()
+        records.files.claim()
         split, command = _split(prepared, saved, console), shlex.join(["finetune.py", *words])
     else:
         changes = accepted_changes(earlier, config)

@@ -274,6 +274,17 @@ def test_a_run_stopped_before_its_first_trial_may_be_started_again(place, words,
     assert call[0].lightning.max_epochs == 2
 
 
+def test_a_run_takes_no_name_under_which_somebody_keeps_files(place, words, searching):
+    """In its own folder or in that of `search.state_dir`; they are as they were."""
+    (place / "mine").mkdir()
+    (place / "mine" / "optuna.db").write_text("mine")
+    for more in (["--output", "."], ["search.state_dir=."]):
+        code, text, call = searching("--space", "space.yaml", "--name", "mine", *more, *words)
+        assert (code, call) == (1, None)
+        assert "would replace" in text
+        assert (place / "mine" / "optuna.db").read_text() == "mine"
+
+
 def test_what_a_run_stopped_before_its_first_trial_proposed_is_forgotten(place, words, searching):
     """Or the space it is started again with would train strategies of another."""
     start = ["--space", "space.yaml", "--name", "own", *words]
