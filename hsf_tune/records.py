@@ -118,7 +118,7 @@ _HOLDS: dict[str, Any] = {
     **dict.fromkeys(("trial", "phase", "arm", "status", "about", "text"), str),
     **dict.fromkeys(("strategy", "metrics", "data", "opening_epochs"), Mapping),
     **dict.fromkeys(("train", "validate", "scores", "figures"), list),
-    **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs"), int),
+    **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs", "steps"), int),
     **dict.fromkeys(("time", "seconds", "parameters_trained"), _NUMBER),
     **dict.fromkeys(("dice", "best_dice"), (*_NUMBER, type(None))),
     **dict.fromkeys(("last_checkpoint", "best_checkpoint"), (str, type(None))),

@@ -54,7 +54,8 @@ def fit(config, spec, folder, on_event, *, threads, should_stop=None):
     on_event(
         TrialStarted(
             spec.trial, spec.phase, spec.arm, spec.strategy, spec.split.fold, spec.seed, epochs,
-            spec.split.train, spec.split.validate, {f"b{i}": i * pace for i in range(depth + 1)},
+            spec.split.train, spec.split.validate,
+            opening_epochs={f"b{i}": i * pace for i in range(depth + 1)},
             device=str(os.getpid()),
         )
     )  # fmt: skip
