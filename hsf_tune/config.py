@@ -305,16 +305,19 @@ def config_from_dict(plain: Mapping[str, Any]) -> Config:
 
 
 def config_of_run(plain: Mapping[str, Any]) -> Config:
-    """As `config_from_dict`, of what a run wrote down, perhaps of an earlier version.
+    """As `config_from_dict`, of what a run wrote down, perhaps of an earlier version."""
+    return config_from_dict(as_it_was(plain))
 
-    A key that its version did not have gets the value that says what that version did.
-    """
+
+def as_it_was(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run wrote down; a key that its version did not have gets the value that says what
+    that version did."""
     missing = {
         key: value
         for key, value in _BEFORE.items()
         if key.split(".")[-1] not in plain.get(key.split(".")[0], {})
     }
-    return config_from_dict(set_values(plain, missing))
+    return set_values(plain, missing)
 
 
 def of_the_user(key: str) -> bool:

@@ -23,6 +23,7 @@ from omegaconf.errors import OmegaConfBaseException
 from hsf_tune.config import (
     REQUIRED,
     Config,
+    as_it_was,
     config_from_dict,
     of_the_user,
     set_values,
@@ -136,7 +137,8 @@ def _base(
     }
     plain = _composed({g: c for g, c in overrides.groups.items() if g not in files}, config_dir)
     if saved is not None:
-        plain |= {k: v for k, v in saved.config.items() if k not in overrides.groups}
+        before = as_it_was(saved.config)
+        plain |= {k: v for k, v in before.items() if k not in overrides.groups}
     for group, file in files.items():
         content = (
             _read_dataset(file) if group == "datasets" else read_yaml(file, f"keys of {group}")

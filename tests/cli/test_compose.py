@@ -136,6 +136,17 @@ def test_the_seed_of_a_strategy_file_gives_way_to_the_command_line(
     assert (found.seed, found.models.lr) == (seed, 0.02)
 
 
+def test_a_strategy_file_of_before_steps_were_counted_keeps_one_pass_an_epoch(
+    dataset_yaml, tmp_path
+):
+    config = compose(f"datasets='{dataset_yaml}'").to_dict()
+    del config["lightning"]["steps_per_epoch"]
+    split = Split("finetune", 1, ("a/1",), ())
+    saved = SavedStrategy({"models.lr": 0.02}, config, split, 5, 1, "32-true", "", "", "")
+    save_strategy(tmp_path / "best.yaml", saved)
+    assert compose(f"strategy={tmp_path / 'best.yaml'}").lightning.steps_per_epoch == 1
+
+
 def test_a_dataset_hint_moves_out_channels_of_both_groups(tmp_path):
     path = tmp_path / "data.yaml"
     path.write_text(yaml.safe_dump({**DATASET, "finetuning": {"out_channels": 3}}))
