@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 
 import pytest
@@ -23,6 +24,11 @@ ELSEWHERE = {
     "output": "/elsewhere",
     "name": "elsewhere",
 }
+
+DATASET = {
+    "key": "", "base": {"name": "x", "sha256": "x"}, "cases": [],
+    "splits": {"test": [], "explore": [], "confirm": [], "notes": []},
+}  # fmt: skip
 
 
 def compose(*words, **more):
@@ -166,7 +172,7 @@ def foreign(tmp_path, plain_config, monkeypatch):
     plain |= {"tracking": ELSEWHERE["tracking"], "store": ELSEWHERE["store"]}
     plain["search"] |= ELSEWHERE["search"]
     (folder / "config.yaml").write_text(yaml.safe_dump(plain))
-    (folder / "dataset.json").write_text('{"splits": {}, "key": "", "base": {}, "cases": []}')
+    (folder / "dataset.json").write_text(json.dumps(DATASET))
     started = TrialStarted("t-1", "explore", "head", {"models.lr": 1e-3}, 1, 0, 2, [], [])
     Records(folder).append(started)
     return folder
