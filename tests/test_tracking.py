@@ -75,7 +75,7 @@ class Run:
 
 def started(trial="explore-encoder-000-f1", phase="explore", **changes):
     given = {
-        "trial": trial, "phase": phase, "arm": "encoder", "fold": 1, "seed": 42, "max_epochs": 4,
+        "trial": trial, "phase": phase, "arm": "encoder", "fold": 1, "seed": 42, "max_epochs": 4, "steps": 80,
         "strategy": {"finetuning.mode": "encoder", "finetuning.depth": 2,
                      "finetuning.unfreeze_frequency": 1, "models.lr": 1e-3},
         "train": ["d/1"], "validate": ["d/2"], "parameters_trained": 1234,
@@ -140,7 +140,7 @@ class TestOneSearch:
         assert parent.info.run_name == "one"
         assert child.data.params == {
             "mode": "encoder", "depth": "2", "unfreeze_frequency": "1", "lr": "0.001",
-            "arm": "encoder", "max_epochs": "4",
+            "arm": "encoder", "max_epochs": "4", "steps": "80",
         }  # fmt: skip
         assert {k: child.data.tags[k] for k in ("phase", "fold", "seed")} == {
             "phase": "explore", "fold": "1", "seed": "42",
