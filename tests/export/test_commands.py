@@ -165,7 +165,8 @@ def test_exported_model_is_registered_with_its_run(
     tracked.joinpath("config.yaml").write_text(yaml.safe_dump(tracking.to_dict()))
     assert sync_folder(tracked, tracking.tracking) == 0
     folder = tmp_path / "models"
-    assert called("export", tracked, "--as", "bag", "--to", folder, "--threads", 1) == 0
+    words = ("--as", "bag", "--to", folder, "--threads", 1, "--tracking-uri", uri)
+    assert called("export", tracked, *words) == 0
 
     mlflow.set_tracking_uri(uri)
     version = mlflow.MlflowClient().get_model_version_by_alias("hsf-finetuned", "best")
