@@ -36,7 +36,7 @@ def write_pictures(run: Run) -> list[Path]:
         drawn["confirmed_dice"] = levels_picture(run, title)
     if run.explored:
         drawn["race"] = race_picture(run, "The race over folds")
-    folder = run.files.pictures
+    folder = run.files.inside(run.files.pictures.name)
     return [figures.save(figure, folder / f"{name}.png") for name, figure in drawn.items()]
 
 

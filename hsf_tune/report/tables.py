@@ -16,7 +16,6 @@ from hsf_tune.report.style import shown_name
 from hsf_tune.report.summary import compared_strategies
 from hsf_tune.report.volumes import MANUAL, PREDICTED, Agreement
 from hsf_tune.verdict.claims import Difference
-from hsf_tune.verdict.coverage import LEAST_OVERLAP
 from hsf_tune.verdict.scores import Confirmed, mean_over_subjects
 
 NOTHING, NARROW = "–", "\u00a0"  # a dash; a space that no line breaks at
@@ -100,37 +99,16 @@ def arms_table(run: Run, summary: Mapping[str, Any]) -> Table:
     return Table(heads, rows, frozenset(i for i, name in enumerate(groups) if name == chosen))
 
 
-def checks_table(checks: Mapping[str, Mapping[str, Any]]) -> Table:
+def checks_table(checks: Mapping[str, Sequence[Mapping[str, Any]]]) -> Table:
     """Whether each arm was searched well enough to be compared; a column a check."""
-    heads = ("", "tried at rates that other arms were tried at", "finalists inside their ranges",
-             "finalists had stopped improving")  # fmt: skip
-    rows, doubted = [], set()
-    for i, (arm, fields) in enumerate(checks.items()):
-        cells = (_overlap_cell(fields), _edge_cell(fields), _improving_cell(fields))
-        rows.append((shown_name(arm), *(f"{'✓' if good else '✗'} {text}" for good, text in cells)))
-        if not all(good for good, _ in cells):
-            doubted.add(i)
-    return Table(heads, rows, frozenset(doubted), "flagged", True)
-
-
-def _overlap_cell(fields: Mapping[str, Any]) -> tuple[bool, str]:
-    spans = "; ".join(f"{low:.2g} to {high:.2g}" for low, high in fields["ranges"].values())
-    little = [other for other, share in fields["overlap"].items() if share < LEAST_OVERLAP]
-    apart = f", little of it shared with {', '.join(map(shown_name, little))}" if little else ""
-    return not little, f"{fields['tried']} tried{f', {spans}' if spans else ''}{apart}"
-
-
-def _edge_cell(fields: Mapping[str, Any]) -> tuple[bool, str]:
-    edges = [
-        f"{edge['value']:.2g} in {edge['range'][0]:.2g} to {edge['range'][1]:.2g}"
-        for edge in fields["at_edge"]
+    heads = ("", *(check["check"] for check in next(iter(checks.values()))))
+    marks = {True: "✓ ", False: "✗ ", None: "– "}
+    rows = [
+        (shown_name(arm), *(marks[check["passed"]] + check["text"] for check in found))
+        for arm, found in checks.items()
     ]
-    return not edges, "at the edge: " + "; ".join(edges) if edges else ""
-
-
-def _improving_cell(fields: Mapping[str, Any]) -> tuple[bool, str]:
-    late, of = fields["improving"], fields["finalists"]
-    return not late, f"{late} of {of} gained in the last quarter" if late else ""
+    failed = (any(c["passed"] is False for c in found) for found in checks.values())
+    return Table(heads, rows, frozenset(i for i, bad in enumerate(failed) if bad), "flagged", True)
 
 
 def differences_table(differences: Sequence[Difference]) -> Table:
