@@ -198,7 +198,7 @@ class SearchConfig:
     folds: Annotated[int, Field(ge=2)] = 4  # exploration folds; fold 1 ranks first
     strategies_per_arm: Count = 12
     keep: list[Count] = field(default_factory=lambda: [6, 3, 3])  # survivors on folds 2, 3, 4
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
+    sampler: str = "tpe"  # of `search/samplers.py`
     n_startup_trials: Count = 4  # random strategies of an arm before TPE guides
     pruner: Literal["none", "median"] = "none"
     confirm: bool = True

@@ -22,6 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
+from hsf_tune.wording import duration
 
 REFRESH_HZ = 4
 ROOMY, BAR = 90, 16  # columns: of a terminal that has room for what runs now; of a bar
@@ -224,18 +225,6 @@ class Progress:
     def _time_left(self) -> str:
         seconds = self.seconds_left()
         return "" if seconds is None or not self._epochs_left() else f"{duration(seconds)} left"
-
-
-def duration(seconds: float) -> str:
-    """'40 s', '12 min', '3 h 05 min', '2 d 4 h': as precise as an estimate can be."""
-    minutes = round(seconds / 60)
-    if seconds < 59.5:
-        return f"{max(1, round(seconds))} s"
-    if minutes < 60:
-        return f"{minutes} min"
-    if minutes < 48 * 60:
-        return f"{minutes // 60} h {minutes % 60:02d} min"
-    return f"{minutes // 1440} d {minutes % 1440 // 60} h"
 
 
 def _known(dice: float | None) -> float | None:

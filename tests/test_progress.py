@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 
 from hsf_tune import progress as progress_module
-from hsf_tune.progress import Expected, Progress, duration
+from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import EpochEnded, Note, Records, TrialEnded, TrialStarted
 
 
@@ -239,15 +239,6 @@ class TestTimeLeft:
         clock[0] += 50
         show(progress, *epochs("b", 10, 15))
         assert progress.seconds_left() == pytest.approx(50)
-
-    @pytest.mark.parametrize(
-        ("seconds", "text"),
-        [(0.2, "1 s"), (59, "59 s"), (59.7, "1 min"), (725, "12 min"), (3599, "1 h 00 min"),
-         (3 * 3600 + 300, "3 h 05 min"), (52 * 3600, "2 d 4 h")],
-    )  # fmt: skip
-    def test_durations_are_as_precise_as_an_estimate(self, seconds, text):
-        """Seconds, then minutes, then hours, then days."""
-        assert duration(seconds) == text
 
 
 def test_an_event_in_a_terminal_costs_less_than_a_millisecond():

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.replay.compare import (
-    SAMPLERS,
     compare,
     default_races,
     markdown,
@@ -21,6 +20,7 @@ from hsf_tune.cli.parser import Add, Command
 from hsf_tune.cli.shell import Screen
 from hsf_tune.errors import ConfigError
 from hsf_tune.machine import cpu_count
+from hsf_tune.search.samplers import SAMPLERS
 
 
 def replay(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:

@@ -26,12 +26,12 @@ from benchmarks.replay.table import GridTable
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
+from hsf_tune.search.samplers import SAMPLERS
 
 SHIPPED = "12/6,3,3"
 RACES = (SHIPPED, "6/6,6,6", "10/6,4,4", "16/4,2,2", "18/3,2,1", "14/6,4", "16/8")  # 24 each
 SMALL_RACES = ("4/2,1,1", "2/2,2,2", "3/3,1,1", "5/2,1", "6/2")  # 8 trainings an arm each
 LARGE_ARM = 24  # recorded strategies an arm, on average, from which on `RACES` are the default
-SAMPLERS = ("tpe", "random", "grid")
 
 
 def parse_race(text: str) -> tuple[int, tuple[int, ...]]:
@@ -68,7 +68,7 @@ def default_races(table: GridTable) -> list[str]:
 def settings_of(
     table: GridTable,
     races: Sequence[str],
-    samplers: Sequence[str] = SAMPLERS,
+    samplers: Sequence[str] = tuple(SAMPLERS),
     pruners: Sequence[str] = ("none", "median"),
     startup: int = 4,
 ) -> list[Setting]:

@@ -37,6 +37,7 @@ from hsf_tune.search.race import (
     make_plan,
     ranking,
 )
+from hsf_tune.search.samplers import SAMPLERS
 from hsf_tune.search.study import ArmStudy
 
 TOLERANCE = 0.005  # Dice below the grid's best that still counts as having found it
@@ -145,7 +146,8 @@ class Bench:
 
     def _study(self, arm: Arm, seed: int, memory: Memory | None) -> ArmStudy:
         setting = self.setting
-        length = setting.strategies if setting.sampler == "grid" or arm.size is not None else None
+        walked = SAMPLERS[setting.sampler].walks_grid or arm.size is not None
+        length = setting.strategies if walked else None
         same = (setting.sampler, setting.startup, length, seed, arm.name)
         history = History() if memory is None else memory.setdefault(same, History())
         return RememberedStudy(history, lambda: self._real_study(arm, seed))

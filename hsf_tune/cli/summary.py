@@ -24,6 +24,7 @@ from hsf_tune.installed import typed_program
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import Expected, RacePlan
 from hsf_tune.search.space import Space
+from hsf_tune.wording import duration
 
 
 def print_plan(
@@ -87,7 +88,7 @@ def _print_work(
     rounds = length.crops / len(train)
     share = _in_largest(prepared, cost)
     epoch_s = rounds * share(train) * cost.train_s + share(validate) * cost.validate_s
-    hours = epochs * epoch_s / max(1, workers) / 3600
+    whole = duration(epochs * epoch_s / max(1, workers))
     memory = f", {cost.peak_bytes / 2**30:.1f} GiB at the peak" if cost.peak_bytes else ""
     twice = ", with activation checkpointing" if cost.checkpointing else ""
     console.print(
@@ -95,7 +96,7 @@ def _print_work(
         f" ({placement.precision})\n"
         f"  one step of the heaviest strategy on the largest case: {cost.train_s:.2f} s{memory}{twice}\n"
         f"  an epoch: {length.steps} optimiser steps, {rounds:.1f} times through the"
-        f" {len(train)} training crops, at most {epoch_s:.1f} s; so about {_hours(hours)} in all",
+        f" {len(train)} training crops, at most {epoch_s:.1f} s; so about {whole} in all",
     )
 
 
@@ -107,10 +108,6 @@ def _in_largest(prepared: Prepared, cost: StepCost) -> Callable[[Sequence[Case]]
         return sum(math.prod(size) for size in sizes) / cost.voxels
 
     return share
-
-
-def _hours(hours: float) -> str:
-    return f"{hours * 60:.0f} minutes" if hours < 1.5 else f"{hours:.1f} hours"
 
 
 def print_result(report: Mapping[str, Any], folder: Path, console: Screen) -> None:

@@ -20,6 +20,7 @@ from hsf_tune.data.facts import NOT_WHOLE, CaseFacts, Values, facts_of
 from hsf_tune.data.geometry import difference, offset_in_voxels
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels, read_raw
 from hsf_tune.data.reading import LARGEST_MISALIGNMENT, LEAST_DEVIATION
+from hsf_tune.wording import listed
 
 MOST_LABELS = 100  # more different values in a crop are no label map
 MOST_LABELS_IF_SURE = 32  # fewer, all whole, and half of the voxels equal: no MRI
@@ -140,7 +141,7 @@ def _image_faults(mri: RawImage, values: Values, least_side: int) -> Iterator[Fa
         )
         yield Fault(where, found, "an MRI", "Export it again with larger numbers, or leave it out.")
     elif _looks_like_labels(values):
-        found = f"looks like a label map: it holds only the values {_listed(values.numbers)}"
+        found = f"looks like a label map: it holds only the values {listed(values.numbers)}"
         todo = "Correct the patterns, so that mri matches the image."
         yield Fault(where, found, "an MRI", todo)
     if min(mri.values.shape) < least_side:
@@ -164,7 +165,7 @@ def _label_faults(label: RawImage, values: Values, rules: LabelRules) -> Iterato
     if fractions.any():
         yield Fault(
             where,
-            f"holds values that are no whole numbers: {_listed(values.numbers[fractions])}",
+            f"holds values that are no whole numbers: {listed(values.numbers[fractions])}",
             "label numbers",
             "Take the label map, not a probability map; resample it with nearest neighbours.",
         )
@@ -174,7 +175,7 @@ def _label_faults(label: RawImage, values: Values, rules: LabelRules) -> Iterato
     if strange:
         yield _unmapped(where, strange, rules)
     elif not any(known[int(v)] for v in whole):
-        dropped = f"only {_listed(whole)}, which {rules.key} drops" if whole.any() else "only zeros"
+        dropped = f"only {listed(whole)}, which {rules.key} drops" if whole.any() else "only zeros"
         todo = "Replace the label map, or leave the case out (make the mri pattern miss it)."
         yield Fault(where, f"is empty: it holds {dropped}", "at least one labelled voxel", todo)
 
@@ -185,7 +186,7 @@ def _unmapped(where: str, strange: Mapping[int, int], rules: LabelRules) -> Faul
     return Fault(
         where,
         f"holds label{s} {', '.join(counted)}, which {rules.key} does not map",
-        f"0 and {_listed(sorted(rules.mapping))}",
+        f"0 and {listed(sorted(rules.mapping))}",
         f'Add "{first}: 0" to drop it, or map it to a subfield'
         + (f"; likewise the {len(strange) - 1} others." if len(strange) > 1 else "."),
     )
@@ -235,12 +236,6 @@ def _pair_faults(mri: RawImage, label: RawImage) -> Iterator[Fault]:
         f"{mri.path.name} and its label map in one place, to a tenth of a voxel",
         "Look at both in a viewer; correct the header that is wrong, or resample the label map.",
     )
-
-
-def _listed(numbers: Any) -> str:
-    most = 12
-    shown = ", ".join(f"{n:g}" for n in list(numbers)[:most])
-    return shown + (f" and {len(numbers) - most} more" if len(numbers) > most else "")
 
 
 def _times(shape: tuple[int, ...]) -> str:

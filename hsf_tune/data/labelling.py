@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hsf_tune.config import Config, DatasetConfig
 from hsf_tune.data.cases import Fault, Sentence
 from hsf_tune.errors import ConfigError
+from hsf_tune.wording import listed
 
 HSF_CHANNELS = 6  # DG, CA1, CA2, CA3, SUB and the background
 PlaceLabels = Callable[[Mapping[int, str], str], object]  # labels_names, ca_type
@@ -44,7 +45,7 @@ def _numbering(key: str, dataset: DatasetConfig) -> Iterator[Fault]:
     if sorted(names) != wanted:
         yield Fault(
             f"{key}.labels_names",
-            f"numbers its labels {_listed(sorted(names))}",
+            f"numbers its labels {listed(sorted(names))}",
             f"1 to {len(names)} without a gap" if names else "at least one label, numbered 1",
             "Renumber them here, and in the right-hand numbers of labels.",
         )
@@ -67,7 +68,7 @@ def _mapping(key: str, dataset: DatasetConfig) -> Iterator[Fault]:
             yield Fault(
                 f"{key}.labels",
                 f"maps value {value} to label {label}, which labels_names does not name",
-                f"one of {_listed(sorted(names))}, or 0 to drop it",
+                f"one of {listed(sorted(names))}, or 0 to drop it",
                 f'Add "{label}: NAME" to labels_names, or correct the number.',
             )
     if dataset.labels.get(0, 0) != 0:
@@ -137,7 +138,3 @@ def _contradictions(config: Config) -> Iterator[Fault]:
 def _bare(name: str) -> str:
     """A subfield's name without case and punctuation: "CA2/3" and "ca2-3" are one."""
     return re.sub(r"[^A-Z0-9]", "", name.upper())
-
-
-def _listed(numbers: list[int]) -> str:
-    return ", ".join(str(n) for n in numbers) or "none"

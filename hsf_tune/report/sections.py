@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+import plotly.graph_objects as go
 
 from hsf_tune.installed import typed, typed_again
+from hsf_tune.records import TrialRecord
 from hsf_tune.report import curves, differences, exploration, pictures, tables, volumes
 from hsf_tune.report.comparison import comparison_figure, comparison_table
 from hsf_tune.report.first import first_screen
@@ -17,11 +20,19 @@ ENOUGH_FOR_IMPORTANCE = 10  # strategies of an arm; from fewer it is folded away
 FIRST_SCREEN_IN = 6.9  # width of the picture beside the three rows: 660 pixels of a page
 
 
+class Part(NamedTuple):
+    """A part of the page that needs no words of its own in the template."""
+
+    heading: str
+    words: str
+    plot: go.Figure | None = None
+    table: tables.Table | None = None
+
+
 def contents(run: Run, summary: Mapping[str, Any], others: Sequence[Run]) -> dict[str, Any]:
     """Everything that the template asks for; None or [] where there is nothing yet."""
     verdict, recommended = run.verdict, run.verdict.recommendation.strategy
     trials = run.trials_of(recommended, "confirm") or run.trials_of(recommended, "explore")
-    agreements = volumes.agreements(trials)
     subjects = {c["subject"] for c in run.dataset.get("cases", [])}
     return {
         "run": run,
@@ -44,8 +55,7 @@ def contents(run: Run, summary: Mapping[str, Any], others: Sequence[Run]) -> dic
         "search": _search(run) if any(e.arm in run.arms for e in run.explored) else None,
         "labels": tables.labels_table(run),
         "metrics": tables.metrics_table(trials),
-        "agreement": agreements and volumes.agreement_figure(agreements),
-        "volumes": tables.volumes_table(agreements),
+        "parts": [build(trials) for build in PARTS],
         "datasets": _datasets(run),
         "warned": [
             *run.dataset.get("warnings", []),
@@ -117,6 +127,22 @@ def _search(run: Run) -> dict[str, Any]:
         "enough": min(counts, default=0) >= ENOUGH_FOR_IMPORTANCE,
         "cost": exploration.cost_figure(run),
     }
+
+
+def _volumes(trials: Sequence[TrialRecord]) -> Part:
+    agreements = volumes.agreements(trials)
+    if not agreements:
+        return Part("Volumes", "No volumes were measured yet.")
+    words = (
+        "Predicted against manual volume of each subject, out of fold, for the recommended strategy."
+        " Solid: mean difference; dashed: 95 % limits of agreement."
+    )
+    figure, table = volumes.agreement_figure(agreements), tables.volumes_table(agreements)
+    return Part("Volumes", words, figure, table)
+
+
+# what the trainings of the recommended strategy show: another part is a function and its name here
+PARTS = (_volumes,)
 
 
 def _datasets(run: Run) -> tables.Table:

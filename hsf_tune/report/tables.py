@@ -17,6 +17,7 @@ from hsf_tune.report.summary import compared_strategies
 from hsf_tune.report.volumes import MANUAL, PREDICTED, Agreement
 from hsf_tune.verdict.claims import Difference
 from hsf_tune.verdict.scores import Confirmed, mean_over_subjects
+from hsf_tune.wording import duration
 
 NOTHING, NARROW = "–", "\u00a0"  # a dash; a space that no line breaks at
 
@@ -60,14 +61,6 @@ def interval(limits: Sequence[float] | None, digits: int = 3, sign: bool = False
     return " to ".join(number(x, digits, sign) for x in limits).replace(" ", NARROW)
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people read time."""
-    if seconds < 90:
-        return f"{seconds:.0f}{NARROW}s"
-    minutes, hours = f"{seconds / 60:.0f}{NARROW}min", f"{seconds / 3600:.1f}{NARROW}h"
-    return minutes if seconds < 5400 else hours
-
-
 def arms_table(run: Run, summary: Mapping[str, Any]) -> Table:
     """Arms and baselines: what they cost and what they reached."""
     heads = ("", "best strategy", "trials", "time", "weights that train", "Dice explored",
@@ -90,7 +83,7 @@ def arms_table(run: Run, summary: Mapping[str, Any]) -> Table:
                 shown_name(name),
                 describe(strategy) if strategy else NOTHING,
                 str(fields["trials"]),
-                duration(fields["seconds"]),
+                duration(fields["seconds"]).replace(" ", NARROW),
                 f"{fields['parameters_trained']:,}".replace(",", "\u202f"),
                 *(interval(s) if isinstance(s, list) else number(s) for s in scores),
             )

@@ -18,6 +18,7 @@ from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE
 from hsf_tune.records import NO_ARMS
 from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.domain import Domain, parse_domain
+from hsf_tune.search.samplers import sampler_of
 from hsf_tune.search.space_file import find_space, read_space
 
 ARM_OPTIONS = ("strategies", "finalists")
@@ -68,6 +69,7 @@ def build_space(
     reader = _Reader(where, config, blocks, fixed)
     constants = reader.constants(own)
     reader = replace(reader, config=reader.configured(constants))
+    sampler_of(reader.config.search)
     shared, _ = reader.settings("", {k: v for k, v in own.items() if isinstance(v, Mapping)}, {})
     arms = reader.arms(content.get("arms"), shared)
     varied = tuple(sorted({key for arm in arms for key in (*arm.domains, *arm.constants)}))

@@ -13,7 +13,6 @@ import json
 import math
 import random
 import sqlite3
-import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -37,10 +36,11 @@ from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import TrialRecord
 from hsf_tune.search.arms import Arm, Terms
 from hsf_tune.search.domain import Domain
+from hsf_tune.search.samplers import sampler_of
 
 ATTEMPTS = 30  # suggestions that repeat or don't fit, before one is drawn at random
 DRAWS = 2000  # random draws before an arm counts as exhausted
-GRID_POINTS = 5  # of an endless range, for the sampler `grid`
+GRID_POINTS = 5  # of an endless range, for a sampler that walks a grid
 _TRIAL, _STRATEGY, _REASON = "trial", "strategy", "reason"  # user attributes
 _BESIDE = ("-journal", "-wal", "-shm")  # what SQLite may keep beside its file
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
@@ -81,6 +81,7 @@ class ArmStudy:
         seed: int,
     ) -> None:
         self.arm, self._terms, self._search, self._seed = arm, terms, search, seed
+        self._sampler = sampler_of(search)
         self._distributions = {key: _distribution(d) for key, d in arm.domains.items()}
         self.study = optuna.create_study(
             study_name=arm.name,
@@ -106,7 +107,7 @@ class ArmStudy:
         if self.arm.size is not None and len(known) >= self.arm.size:
             return None
         for attempt in range(ATTEMPTS + 1):
-            if attempt == ATTEMPTS or self._search.sampler == "grid":
+            if attempt == ATTEMPTS or self._sampler.walks_grid:
                 self._enqueue_unseen(number, known)
             trial = self._ask(trial_id)
             strategy = self._terms.strategy(self.arm, _decoded(self.arm, trial.params))
@@ -154,7 +155,8 @@ class ArmStudy:
         orphan = _first(trials, is_orphan)
         waiting = _first(trials, lambda t: t.state == TrialState.WAITING)
         number = orphan.number if orphan else waiting.number if waiting else len(trials)
-        self.study.sampler = self._sampler(number)
+        seed = _seed(self._seed, self.arm.name, number)
+        self.study.sampler = self._sampler.build(self._search, seed)
         trial = Trial(self.study, orphan._trial_id) if orphan else self.study.ask()
         for key, domain in self.arm.domains.items():
             _suggest(trial, key, domain)
@@ -207,19 +209,6 @@ class ArmStudy:
     def _running(self) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
 
-    def _sampler(self, number: int) -> optuna.samplers.BaseSampler:
-        seed = _seed(self._seed, self.arm.name, number)
-        if self._search.sampler != "tpe":
-            return optuna.samplers.RandomSampler(seed)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.samplers.TPESampler(
-                n_startup_trials=self._search.n_startup_trials,
-                multivariate=True,
-                constant_liar=True,
-                seed=seed,
-            )
-
     def _enqueue_unseen(self, number: int, known: Mapping[str, float | None]) -> None:
         """Have a strategy suggested next that the arm has not proposed, if there is one."""
         if any(t.state == TrialState.WAITING for t in self.study.get_trials(deepcopy=False)):
@@ -233,7 +222,7 @@ class ArmStudy:
     def _draws(self, number: int) -> Iterator[dict[str, Any]]:
         """Every suggestion of a finite arm or a grid, in random order; many of another arm."""
         domains = self.arm.domains
-        if self.arm.size is not None or self._search.sampler == "grid":
+        if self.arm.size is not None or self._sampler.walks_grid:
             points = list(itertools.product(*self._grid()))
             random.Random(_seed(self._seed, self.arm.name, 0)).shuffle(points)
             yield from (dict(zip(domains, point, strict=True)) for point in points)

@@ -58,6 +58,13 @@ def test_default_space_starts_with_the_documented_default_where_it_fits(make_con
     assert space.default["lightning.max_epochs"] == 20
 
 
+def test_a_sampler_that_is_not_known_is_refused(make_config):
+    """A misspelt sampler is named beside those there are, before anything trains."""
+    config = make_config(sampler="tpee")
+    with pytest.raises(ConfigError, match=r"search\.sampler is 'tpee'.*tpe.*Did you mean 'tpe'"):
+        load_space("default", config, blocks=BLOCKS)
+
+
 def test_documented_default_runs_as_long_as_documented_where_the_space_is_shorter(make_space):
     """(3 + 1) x 4 = 16 epochs, as its own baseline beside trials of 8 epochs."""
     space = make_space(space_of({"decoder": DECODER}, epochs=8))
