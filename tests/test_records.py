@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from hsf_tune.errors import HsfTuneError, RunError
+from hsf_tune.files import write_text
 from hsf_tune.records import (
     EpochEnded,
     Note,
@@ -23,8 +24,8 @@ from hsf_tune.records import (
     mean_dice,
     sole_writer,
     subject_means,
-    write_text,
 )
+from hsf_tune.records.tables import write_tables
 
 STARTED = TrialStarted(
     trial="t1",
@@ -120,7 +121,7 @@ def test_no_scores_have_no_mean():
 def test_tables_have_a_row_a_trial_and_a_row_a_score(tmp_path):
     records = Records(tmp_path)
     records.extend([STARTED, epoch(0, 0.1), ENDED])
-    records.write_tables()
+    write_tables(records)
     trials = list(csv.DictReader((tmp_path / "trials.csv").open()))
     scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert [(t["trial"], t["status"], t["dice"]) for t in trials] == [("t1", "finished", "0.8")]

@@ -22,7 +22,7 @@ from hsf_tune.finetuning.probe import StepCost
 from hsf_tune.finetuning.strategy import describe
 from hsf_tune.installed import typed_program
 from hsf_tune.run_folder import RunFolder
-from hsf_tune.search.race import Expected, RacePlan
+from hsf_tune.search.race import RacePlan, Workload
 from hsf_tune.search.space import Space
 
 
@@ -31,7 +31,7 @@ def print_plan(
     space: Space,
     splits: Splits,
     plan: RacePlan,
-    expected: Expected,
+    expected: Workload,
     cost: StepCost,
     placement: Placement,
     workers: int,
@@ -74,7 +74,7 @@ def _print_splits(splits: Splits, confirmed: bool, console: Screen) -> None:
 def _print_work(
     prepared: Prepared,
     splits: Splits,
-    expected: Expected,
+    expected: Workload,
     cost: StepCost,
     placement: Placement,
     workers: int,

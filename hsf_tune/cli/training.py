@@ -29,9 +29,9 @@ from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split, named_test_set
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.length import ENOUGH_STEPS, epoch_length
-from hsf_tune.finetuning.schedule import make_plan
+from hsf_tune.finetuning.schedule import make_schedule
 from hsf_tune.finetuning.strategy import (
     MAX_EPOCHS,
     SavedStrategy,
@@ -42,7 +42,8 @@ from hsf_tune.installed import typed
 from hsf_tune.interrupt import Stopped
 from hsf_tune.machine import cpu_count
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, TrialEnded, sole_writer
+from hsf_tune.records import Records, TrialEnded, TrialSpec, sole_writer
+from hsf_tune.records.tables import write_tables
 from hsf_tune.run_folder import RunFolder
 
 TRIAL = "finetune-1"  # the one trial of a run
@@ -70,7 +71,7 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Screen) ->
         records = Records(folder)
         split = _begin(prepared, config, saved, words, records, console)
         key = prepared.store.key
-        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, True, key)
+        spec = TrialSpec(TRIAL, "single", strategy, split, config.seed, key, phase="finetune")
         _say_length(spec, prepared, config, console)
         try:
             ended = _train(prepared, config, spec, records, console, threads)
@@ -159,7 +160,7 @@ def _train(
         reason = "the one strategy of this run"
         record = records.trials[spec.trial]
         with records.files.writing():
-            records.write_tables()
+            write_tables(records)
             save_trial(folder, prepared, config, record, spec.split, threads, reason)
         status = "finished"
         return ended
@@ -207,12 +208,12 @@ def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str])
 
 
 def _warn(prepared: Prepared, config: Config, strategy: dict[str, object], console: Screen) -> None:
-    plan = make_plan(config.finetuning, config.lightning, prepared.blocks)
-    if strategy and plan.never_opened:
+    schedule = make_schedule(config.finetuning, config.lightning, prepared.blocks)
+    if strategy and schedule.never_opened:
         console.say(
-            f"with lightning.max_epochs={plan.max_epochs} and finetuning.unfreeze_frequency="
-            f"{plan.frequency}, {plan.never_opened} of {plan.depth} blocks never open. Use"
-            f" lightning.max_epochs=auto, or {(plan.depth + 1) * plan.frequency}.",
+            f"with lightning.max_epochs={schedule.max_epochs} and finetuning.unfreeze_frequency="
+            f"{schedule.frequency}, {schedule.never_opened} of {schedule.depth} blocks never open. Use"
+            f" lightning.max_epochs=auto, or {(schedule.depth + 1) * schedule.frequency}.",
             "Warning",
         )
 

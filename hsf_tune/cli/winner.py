@@ -12,10 +12,9 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
 from hsf_tune.installed import typed
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord, TrialSpec
 from hsf_tune.report import read_run
 from hsf_tune.run_folder import RunFolder
-from hsf_tune.search.race import Job
 
 
 def write_recommended(
@@ -78,7 +77,7 @@ def save_trial(
     )
 
 
-def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
+def test_jobs(folder: Path, config: Config, splits: Splits) -> list[TrialSpec]:
     """The recommended strategy and the baselines on the locked test set, where there is one.
 
     They train on all other subjects. The set is opened once: where the search goes on after that,
@@ -94,10 +93,10 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
         wanted[BASE] = {}
     opened = [t.started for t in run.trials if t.started.phase == "test"]
     wanted |= {started.arm: started.strategy for started in opened}
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, TrialSpec] = {}
     for name, strategy in wanted.items():
         if strategy is not None:
-            job = Job(f"test-{name}", name, strategy, split, config.seed)
+            job = TrialSpec(f"test-{name}", name, strategy, split, config.seed)
             jobs.setdefault(strategy_key(strategy), job)
     return list(jobs.values())
 

@@ -22,9 +22,9 @@ from hsf_tune.finetuning.finished import (
     choose_bag,
     no_weights,
 )
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
-from hsf_tune.records import Event
+from hsf_tune.records import Event, TrialSpec
 
 
 def train_single(
@@ -113,4 +113,4 @@ def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> Trial
     number = sha256(
         "\n".join([*about, *run.subjects, config.lightning.precision]).encode()
     ).hexdigest()[:8]
-    return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)
+    return TrialSpec(f"export-{number}", saved.arm, saved.strategy, split, saved.seed)

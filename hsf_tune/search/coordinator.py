@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hsf_tune.errors import SearchError
-from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
+from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord, TrialSpec
 from hsf_tune.search.pruner import median_reason
 from hsf_tune.search.race import (
     EXHAUSTED,
@@ -22,7 +22,6 @@ from hsf_tune.search.race import (
     PROPOSED,
     ArmPlan,
     Done,
-    Job,
     Propose,
     RacePlan,
     Slot,
@@ -32,18 +31,17 @@ from hsf_tune.search.race import (
     is_explored,
     next_step,
     read_state,
-    slot_of,
     trial_id,
 )
 from hsf_tune.search.study import ArmStudy, Proposal, storage_errors
-from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_of
+from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY
 
 RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
 VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
 DELETION_S = 2.0  # after a fault, how long the records may still be on their way out
 STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test"}
 Observer = Callable[[Event], None]
-ChooseTest = Callable[[Records], Sequence[Job]]
+ChooseTest = Callable[[Records], Sequence[TrialSpec]]
 
 
 @dataclass
@@ -69,7 +67,7 @@ class Coordinator:
     asked_to_stop: Callable[[], str | None] = lambda: None
     prune: Callable[[str, str], None] | None = None
     choose_test: ChooseTest | None = None
-    running: dict[str, Job] = field(default_factory=dict)
+    running: dict[str, TrialSpec] = field(default_factory=dict)
     fault: Exception | None = None
     complete: bool = False
     _state: State | None = None
@@ -105,15 +103,15 @@ class Coordinator:
         """Whether no further trial may start and running ones should end."""
         return self.fault is not None or bool(self.asked_to_stop())
 
-    def next_job(self, name: str) -> Job | Wait | Done:
+    def next_job(self, name: str) -> TrialSpec | Wait | Done:
         """The job that Ray's trial `name` is to run."""
         while True:
             if self.stopping:
                 return Done()
-            step = next_step(self.plan, self.state, {job.slot for job in self.running.values()})
+            step = next_step(self.plan, self.state, {Slot.of(job) for job in self.running.values()})
             if isinstance(step, Propose):
                 self._propose(step)
-            elif isinstance(step, Job):
+            elif isinstance(step, TrialSpec):
                 self._note_stage(step)
                 self.running[name] = step
                 return step
@@ -152,11 +150,11 @@ class Coordinator:
         if self.is_alone(job) and not died:
             return  # it ran out of memory and will be run again
         if record is None:
-            self.record(started_of(job_to_dict(job)))
+            self.record(job.started())
         reason = "its worker died again and again" if died else "it ended without a result"
         self.receive([TrialEnded(job.trial, "failed", reason=reason)])
 
-    def is_alone(self, job: Job) -> bool:
+    def is_alone(self, job: TrialSpec) -> bool:
         """Whether a trial gets a machine or GPU to itself."""
         return any(
             n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
@@ -248,7 +246,7 @@ class Coordinator:
 
     def _tell_studies(self, trial: str) -> None:
         record = self.records.trials[trial]
-        slot = slot_of(record)
+        slot = Slot.of(record.started)
         if slot != self._first_slot(slot.key):
             return
         for arm, study in self.studies.items():
@@ -291,9 +289,9 @@ class Coordinator:
                 if same != [data]:
                     self.record(Note(FINALISTS, f"{arm.name} is explored", data))
 
-    def _note_stage(self, job: Job) -> None:
+    def _note_stage(self, job: TrialSpec) -> None:
         """Say once when exploration, confirmation and test begin."""
-        stage = STAGES[job.split.phase]
+        stage = STAGES[job.phase]
         if not any(n.about == "stage" and n.text == stage for n in self.records.notes):
             self.record(Note("stage", stage))
 

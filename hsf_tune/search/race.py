@@ -15,13 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import NamedTuple
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import BASE, DEFAULT, Note, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, Note, Records, TrialRecord, TrialSpec, TrialStarted
 from hsf_tune.search.arms import Arm, Space
 
 Strategy = Mapping[str, object]
@@ -36,20 +35,9 @@ class Slot(NamedTuple):
     seed: int
     key: str
 
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to run."""
-
-    trial: str
-    arm: str
-    strategy: Strategy
-    split: Split
-    seed: int
-
-    @cached_property
-    def slot(self) -> Slot:
-        return Slot(self.split.phase, self.split.fold, self.seed, strategy_key(self.strategy))
+    @classmethod
+    def of(cls, trial: TrialSpec | TrialStarted) -> Slot:
+        return cls(trial.phase, trial.fold, trial.seed, strategy_key(trial.strategy))
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,7 @@ class RacePlan:
     default: Strategy
     default_arms: tuple[str, ...]
     base: bool
-    test: tuple[Job, ...] = ()
+    test: tuple[TrialSpec, ...] = ()
 
 
 class Member(NamedTuple):
@@ -151,7 +139,7 @@ class State:
 
     def trial(self, record: TrialRecord) -> None:
         """Take into account that a trial began, began again or ended."""
-        slot = slot_of(record)
+        slot = Slot.of(record.started)
         self.strategies.setdefault(slot.key, record.started.strategy)
         self.trials[slot] = record.id
         if record.ended is None:
@@ -165,7 +153,7 @@ class State:
 PROPOSED, EXHAUSTED, FINALISTS = "proposed", "exhausted", "finalists"  # notes in the records
 
 
-def make_plan(
+def plan_race(
     space: Space, search: SearchConfig, splits: Splits, seed: int, *, base: bool
 ) -> RacePlan:
     """Fit the search's settings to the arms and to the folds that there are."""
@@ -210,11 +198,6 @@ def trial_id(arm: str, number: int, fold: int = 1) -> str:
     return f"explore-{arm}-{number:03d}-f{fold}"
 
 
-def slot_of(record: TrialRecord) -> Slot:
-    s = record.started
-    return Slot(s.phase, s.fold, s.seed, strategy_key(s.strategy))
-
-
 def score_of(record: TrialRecord) -> float:
     """The Dice that ranks; FAILED for a trial that did not finish or has no finite Dice."""
     ended = record.ended
@@ -225,7 +208,7 @@ def score_of(record: TrialRecord) -> float:
 
 def next_step(
     plan: RacePlan, state: State, running: Collection[Slot]
-) -> Job | Propose | Wait | Done:
+) -> TrialSpec | Propose | Wait | Done:
     """What a free worker does now.
 
     Args:
@@ -285,7 +268,7 @@ def is_explored(plan: RacePlan, state: State, arm: ArmPlan) -> bool:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Workload:
     """What a plan comes to before anything has run.
 
     Attributes:
@@ -297,7 +280,7 @@ class Expected:
     expected: Mapping[str, tuple[int, int]]
 
 
-def expect(plan: RacePlan, max_epochs: int) -> Expected:
+def expect(plan: RacePlan, max_epochs: int) -> Workload:
     """Count a plan's trials and epochs, the documented default not among the finalists."""
     blocks = len(plan.confirm) * len(plan.confirm_seeds)
     counts = {a.name: a.strategies + sum(a.keep) + a.finalists * blocks for a in plan.arms}
@@ -309,7 +292,7 @@ def expect(plan: RacePlan, max_epochs: int) -> Expected:
         expected[DEFAULT] = (alone, alone * epochs)
     if plan.base:
         expected[BASE] = (1 + len(plan.confirm), 0)
-    return Expected(sum(n for n, _ in expected.values()), expected)
+    return Workload(sum(n for n, _ in expected.values()), expected)
 
 
 @dataclass(frozen=True)
@@ -322,24 +305,28 @@ class _View:
 
     # What can start, most urgent first.
 
-    def interrupted(self) -> Iterator[Job]:
+    def interrupted(self) -> Iterator[TrialSpec]:
         if self.state.begun <= self.running:
             return
         candidates = [*self.baselines(), *self.exploration(), *self.confirmation(), *self.test()]
         for step in candidates:
-            if isinstance(step, Job) and step.slot in self.state.begun:
+            if isinstance(step, TrialSpec) and Slot.of(step) in self.state.begun:
                 yield step
 
-    def baselines(self) -> Iterator[Job]:
+    def baselines(self) -> Iterator[TrialSpec]:
         """The unchanged base, and the documented default where no arm proposes it."""
         first = self.plan.explore[0]
         if self.plan.base:
-            yield from self._open([Job(f"explore-{BASE}-f1", BASE, {}, first, self.plan.seed)])
+            yield from self._open(
+                [TrialSpec(f"explore-{BASE}-f1", BASE, {}, first, self.plan.seed)]
+            )
         if not self.plan.default_arms:
             trial = f"explore-{DEFAULT}-f1"
-            yield from self._open([Job(trial, DEFAULT, self.plan.default, first, self.plan.seed)])
+            yield from self._open(
+                [TrialSpec(trial, DEFAULT, self.plan.default, first, self.plan.seed)]
+            )
 
-    def exploration(self) -> Iterator[Job | Propose]:
+    def exploration(self) -> Iterator[TrialSpec | Propose]:
         """Arms side by side: the one that is least far comes first."""
         for arm in sorted(self.plan.arms, key=self._progress):
             jobs = self._jobs_of(arm)
@@ -348,7 +335,7 @@ class _View:
                 yield Propose(arm.name, number)
             yield from jobs
 
-    def confirmation(self) -> Iterator[Job]:
+    def confirmation(self) -> Iterator[TrialSpec]:
         """Whole (seed, fold) blocks one after the other, so that what is done is paired."""
         chosen = self._to_confirm()
         for i, seed in enumerate(self.plan.confirm_seeds):
@@ -368,7 +355,7 @@ class _View:
             if number is not None:
                 yield Propose(arm.name, number)
 
-    def test(self) -> Iterator[Job]:
+    def test(self) -> Iterator[TrialSpec]:
         yield from self._open(self.plan.test)
 
     # What is known.
@@ -415,7 +402,7 @@ class _View:
             rungs.append(certain)
         return rungs
 
-    def _jobs_of(self, arm: ArmPlan) -> list[Job]:
+    def _jobs_of(self, arm: ArmPlan) -> list[TrialSpec]:
         jobs = []
         for rung, known in enumerate(self._rungs(arm)):
             split = self.plan.explore[rung]
@@ -424,7 +411,7 @@ class _View:
                     continue  # most of them, most of the time
                 strategy = self.state.strategies[member.key]
                 trial = trial_id(arm.name, member.number, split.fold)
-                jobs.append(Job(trial, arm.name, strategy, split, self.plan.seed))
+                jobs.append(TrialSpec(trial, arm.name, strategy, split, self.plan.seed))
         return list(self._open(jobs))
 
     def _busy_on_first_fold(self, arm: ArmPlan) -> bool:
@@ -478,21 +465,21 @@ class _View:
             chosen.setdefault(key, (DEFAULT, DEFAULT, key))
         return list(chosen.values())
 
-    def _confirm_job(self, label: str, arm: str, key: str, split: Split, seed: int) -> Job:
+    def _confirm_job(self, label: str, arm: str, key: str, split: Split, seed: int) -> TrialSpec:
         suffix = "" if arm == BASE else f"-s{seed}"
         strategy = {} if arm == BASE else self._strategy(key)
-        return Job(f"confirm-{label}-f{split.fold}{suffix}", arm, strategy, split, seed)
+        return TrialSpec(f"confirm-{label}-f{split.fold}{suffix}", arm, strategy, split, seed)
 
     def _strategy(self, key: str) -> Strategy:
         if key == strategy_key(self.plan.default):
             return self.plan.default
         return self.state.strategies[key]
 
-    def _open(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _open(self, jobs: Iterable[TrialSpec]) -> Iterator[TrialSpec]:
         """Those that have not ended and that no worker holds, each slot once."""
         seen = set()
         for job in jobs:
-            slot = job.slot
+            slot = Slot.of(job)
             if slot not in self.state.done and slot not in self.running and slot not in seen:
                 seen.add(slot)
                 yield job

@@ -27,7 +27,7 @@ from hsf_tune.search.coordinator import (
     Observer,
     finalists_data,
 )
-from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
+from hsf_tune.search.race import FAILED, RacePlan, State, Workload, expect, plan_race
 from hsf_tune.search.resources import (
     Capacity,
     Resources,
@@ -62,9 +62,9 @@ class SearchOutcome:
 
 def plan_search(
     config: Config, space: Space, splits: Splits, *, base_comparable: bool = False
-) -> Expected:
+) -> Workload:
     """How many trials and epochs `run_search` would run, arm by arm."""
-    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=base_comparable)
     assert isinstance(config.lightning.max_epochs, int)
     return expect(plan, config.lightning.max_epochs)
 
@@ -100,7 +100,7 @@ def run_search(
         HsfTuneError: the records can't be written any more; what they hold is safe.
     """
     deadline = _Deadline(config.search.time_budget_s)
-    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=base_comparable)
     noting = nullcontext(interrupt) if interrupt else deferring()
     with sole_writer(folder), noting as interrupt, ray_running(config.search, interrupt):
         on_gpu = config.lightning.accelerator != "cpu"

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from hsf_tune.data.splits import Split
 from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.records import TrialSpec
 from hsf_tune.search.race import (
     FAILED,
     ArmPlan,
     Done,
-    Job,
     Member,
     Propose,
     RacePlan,
@@ -36,7 +36,7 @@ def splits(phase, n):
     return tuple(Split(phase, i + 1, ("d/a",), ("d/b",)) for i in range(n))
 
 
-def make_plan(arms, *, folds=4, confirm=2, seeds=2, base=True, default_arms=()):
+def plan_race(arms, *, folds=4, confirm=2, seeds=2, base=True, default_arms=()):
     return RacePlan(
         arms=tuple(arms),
         explore=splits("explore", folds),
@@ -73,7 +73,7 @@ class Simulation:
                 step = next_step(self.plan, self.state, {job.slot for job, _ in running.values()})
                 if isinstance(step, Propose):
                     self._propose(step)
-                elif isinstance(step, Job):
+                elif isinstance(step, TrialSpec):
                     assert step.slot not in self.state.done
                     assert step.trial not in running
                     self.state.begun.add(step.slot)
@@ -137,7 +137,7 @@ arm_plans = st.builds(
 def test_outcome_depends_on_scores_alone(arms, workers, seed, failing, kills, default_in_first):
     """Finalists and the set of trials are the same for one worker and for many, killed or not."""
     named = [replace(a, name=f"arm{i}") for i, a in enumerate(arms)]
-    plan = make_plan(named, default_arms=["arm0"] if default_in_first else [])
+    plan = plan_race(named, default_arms=["arm0"] if default_in_first else [])
     many = Simulation(plan, workers, seed, failing=failing, kills=kills).run()
     one = Simulation(plan, 1, seed + 1, failing=failing).run()
     assert many.finalists() == one.finalists()
@@ -149,14 +149,14 @@ def test_outcome_depends_on_scores_alone(arms, workers, seed, failing, kills, de
 @settings(max_examples=15, deadline=None)
 def test_no_worker_waits_while_any_arm_has_work(workers, seed):
     """A worker is told to wait only once every arm has proposed all of its strategies."""
-    plan = make_plan([ArmPlan(f"arm{i}", 12, (6, 3, 3), 3) for i in range(3)])
+    plan = plan_race([ArmPlan(f"arm{i}", 12, (6, 3, 3), 3) for i in range(3)])
     done = Simulation(plan, workers, seed).run()
     assert all(n == 12 for found in done.proposed_when_waiting for n in found.values())
 
 
 def test_default_sizes_are_those_of_the_design():
     """12, 6, 3, 3 strategies on the folds, then 3 finalists, default and base on 5 folds."""
-    plan = make_plan([ArmPlan("encoder", 12, (6, 3, 3), 3)], confirm=5)
+    plan = plan_race([ArmPlan("encoder", 12, (6, 3, 3), 3)], confirm=5)
     ran = Counter((j.split.phase, j.arm, j.split.fold) for j in Simulation(plan, 2, 0).run().ran)
     assert [ran["explore", "encoder", f] for f in (1, 2, 3, 4)] == [12, 6, 3, 3]
     assert [ran["confirm", "encoder", f] for f in range(1, 6)] == [6] * 5
@@ -167,7 +167,7 @@ def test_default_sizes_are_those_of_the_design():
 
 def test_best_of_each_fold_go_on():
     """Those on fold 2 are the six with the highest Dice of fold 1, ties to the earlier one."""
-    plan = make_plan([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
+    plan = plan_race([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
     done = Simulation(plan, 3, 7).run()
     members = done.state.members["a"]
     first = {m: done.state.done[Slot("explore", 1, 42, m.key)] for m in members}
@@ -181,7 +181,7 @@ def test_best_of_each_fold_go_on():
 
 def test_finalist_equal_to_the_documented_default_is_confirmed_once():
     """Equal strategies never run twice on a split with a seed, whatever role they play."""
-    plan = make_plan([ArmPlan("a", 1, (1, 1, 1), 1)], default_arms=["a"], confirm=2, seeds=2)
+    plan = plan_race([ArmPlan("a", 1, (1, 1, 1), 1)], default_arms=["a"], confirm=2, seeds=2)
     ran = Simulation(plan, 2, 3).run().ran
     confirmed = [j for j in ran if j.split.phase == "confirm" and j.arm != "base"]
     assert {j.arm for j in confirmed} == {"a"}
@@ -190,7 +190,7 @@ def test_finalist_equal_to_the_documented_default_is_confirmed_once():
 
 def test_interrupted_trials_go_on_before_anything_new():
     """After a kill the first job is one that had begun."""
-    plan = make_plan([ArmPlan("a", 4, (2, 1, 1), 1)])
+    plan = plan_race([ArmPlan("a", 4, (2, 1, 1), 1)])
     state = State()
     first = next_step(plan, state, ())
     state.begun.add(first.slot)
@@ -199,7 +199,7 @@ def test_interrupted_trials_go_on_before_anything_new():
 
 def test_arms_advance_side_by_side():
     """With one worker, no arm is ever more than one proposal ahead of another of equal size."""
-    plan = make_plan([ArmPlan(f"arm{i}", 8, (4, 2, 2), 2) for i in range(3)], confirm=0)
+    plan = plan_race([ArmPlan(f"arm{i}", 8, (4, 2, 2), 2) for i in range(3)], confirm=0)
     ran = Simulation(plan, 1, 0).run().ran
     first = [j.arm for j in ran if j.split.fold == 1 and j.arm.startswith("arm")]
     for i in range(len(first)):
@@ -209,7 +209,7 @@ def test_arms_advance_side_by_side():
 
 def test_ranking_of_a_search_cut_short_puts_more_folds_first():
     """What is done when the time is up is ranked: by folds reached, then by mean Dice."""
-    plan = make_plan([ArmPlan("a", 3, (2, 1, 1), 1)])
+    plan = plan_race([ArmPlan("a", 3, (2, 1, 1), 1)])
     keys = [strategy_key({"n": i}) for i in range(3)]
     state = State(members={"a": [Member("a", i + 1, k) for i, k in enumerate(keys)]})
     for key, fold, dice in [(0, 1, 0.9), (1, 1, 0.7), (1, 2, 0.7), (2, 1, FAILED)]:
@@ -221,7 +221,7 @@ def test_ranking_of_a_search_cut_short_puts_more_folds_first():
 @pytest.mark.parametrize("n", [1, 3])
 def test_exhausted_arm_ends_with_what_it_has(n):
     """An arm that runs out of strategies still races those it has."""
-    plan = make_plan([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
+    plan = plan_race([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
     done = Simulation(plan, 2, 0, exhausted_after={"a": n}).run()
     ran = Counter(j.split.fold for j in done.ran if j.arm == "a")
     assert ran[1] == ran[2] == ran[4] == n

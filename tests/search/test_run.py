@@ -14,7 +14,7 @@ from filelock import FileLock
 from hsf_tune.errors import SearchError
 from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
 from hsf_tune.search.coordinator import Coordinator
-from hsf_tune.search.race import make_plan
+from hsf_tune.search.race import plan_race
 from hsf_tune.search.run import plan_search, retry_failed, run_search
 from hsf_tune.search.study import open_storage
 
@@ -270,7 +270,7 @@ def test_a_study_that_cannot_be_written_ends_the_search_in_a_sentence(tmp_path, 
     """SQLite's errors are the disk's: what was recorded is safe."""
     config = small_search.make_config(**SMALL)
     space, splits = small_search.make_space(None, config), small_search.make_splits()
-    plan = make_plan(space, config.search, splits, 42, base=False)
+    plan = plan_race(space, config.search, splits, 42, base=False)
     coordinator = Coordinator(plan=plan, records=Records(tmp_path), studies={})
 
     def write():
@@ -298,7 +298,7 @@ def test_a_fault_of_a_folder_that_goes_is_told_as_that(tmp_path):
     config = small_search.make_config(**SMALL)
     space, splits = small_search.make_space(None, config), small_search.make_splits()
     records = Records(tmp_path)
-    plan = make_plan(space, config.search, splits, 42, base=False)
+    plan = plan_race(space, config.search, splits, 42, base=False)
     coordinator = Coordinator(plan=plan, records=records, studies={})
     coordinator.record(TrialStarted("explore-a-001-f1", "explore", "a", {}, 1, 42, 4, [], []))
 

@@ -14,25 +14,11 @@ import re
 import shutil
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from hsf_tune.errors import Diverged
 from hsf_tune.records import EpochEnded, Score, TrialEnded, TrialStarted
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    trial: str
-    phase: str
-    arm: str
-    strategy: Any
-    split: Any
-    seed: int
-    surface: bool = False
-    dataset_key: Any = None
 
 
 def true_dice(strategy):
