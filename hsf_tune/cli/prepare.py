@@ -30,7 +30,7 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Note, Records
+from hsf_tune.records import Event, Records, Versions
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.tracking import MlflowTracker
 
@@ -162,9 +162,9 @@ def versions() -> dict[str, str]:
 def note_versions(records: Records) -> None:
     """Write down what the run is computed with, again where it goes on with something else."""
     found = versions()
-    known = [note.data for note in records.notes if note.about == "versions"]
-    if not known or dict(known[-1]) != found:
-        records.append(Note("versions", "what this run is computed with", found))
+    known = records.noted(Versions)
+    if not known or dict(known[-1].versions) != found:
+        records.append(Versions(found, text="what this run is computed with"))
 
 
 def write_through(

@@ -44,7 +44,7 @@ from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.installed import typed
 from hsf_tune.interrupt import deferring
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, sole_writer
+from hsf_tune.records import Records, SearchInterrupted, sole_writer
 from hsf_tune.records.tables import write_tables
 from hsf_tune.report import write_report
 from hsf_tune.run_folder import RunFolder
@@ -174,7 +174,8 @@ def _run(
                     choose_test=lambda _: test_jobs(folder, config, splits),
                     interrupt=interrupt,
                 )
-            status = outcome.status if outcome.status != "time_budget" else "finished"
+            cut = isinstance(outcome.end, SearchInterrupted)
+            status = "interrupted" if cut else "finished"
             complete = outcome.status == "finished"
             code = _finish(prepared, fitted, splits, folder, records, outcome, console)
         except KeyboardInterrupt:  # a second Ctrl-C stops at once

@@ -31,7 +31,7 @@ from hsf_tune.finetuning.pictures import draw_curve, draw_overlay
 from hsf_tune.finetuning.placement import place
 from hsf_tune.finetuning.setup import TrialSetup, count_parameters, set_aside_damage
 from hsf_tune.model.network import Network
-from hsf_tune.records import Event, Note, Score, TrialEnded, TrialSpec, event_to_dict, mean_dice
+from hsf_tune.records import Event, Score, TrialEnded, TrialSpec, Warned, event_to_dict, mean_dice
 from hsf_tune.run_folder import TrialFolder
 
 __all__ = ["fit", "place"]
@@ -71,7 +71,7 @@ def fit(
     ended = setup.claim_folder()
     on_event(setup.started())
     for path in damaged:
-        on_event(Note("warning", f"{path} could not be read as a state of {spec.trial}"))
+        on_event(Warned(text=f"{path} could not be read as a state of {spec.trial}"))
     if ended is None:
         ended = _train(setup, on_event, should_stop) if spec.strategy else _score_base(setup)
         write_text(files.ended, json.dumps(event_to_dict(ended)))

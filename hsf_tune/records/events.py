@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -19,6 +19,7 @@ from hsf_tune.run_folder import TRIAL_ID
 
 BASE, DEFAULT, RECOMMENDED = "base", "documented_default", "recommended"
 NO_ARMS = (BASE, DEFAULT, RECOMMENDED)  # what trials outside of all arms carry as their arm
+STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test", "base": "base model"}
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,102 @@ class TrialEnded:
 
 @dataclass(frozen=True)
 class Note:
-    """Anything of the run itself: start, stop, stage, finalists, a warning."""
+    """What a run says of itself. On disk `about` names the kind, and `data` holds its own fields.
+
+    One of a kind that this version doesn't know is read as a plain note.
+    """
 
     kind: ClassVar[str] = "note"
-    about: str
-    text: str = ""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    time: float = field(default_factory=time.time)
+    about: ClassVar[str] = "note"
+    shown: ClassVar[bool] = False  # also printed while the run goes on
+    kinds: ClassVar[dict[str, type[Note]]] = {}
+    text: str = field(default="", kw_only=True)
+    time: float = field(default_factory=time.time, kw_only=True)
+
+    def __init_subclass__(cls, about: str = "", shown: bool = False) -> None:
+        cls.about, cls.shown = about, shown
+        cls.kinds[about] = cls
+
+    @property
+    def data(self) -> dict[str, Any]:
+        own = {f.name: getattr(self, f.name) for f in fields(self) if not f.kw_only}
+        return {name: value for name, value in own.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Proposed(Note, about="proposed"):
+    """An arm's strategy of a number, from 1, and what its study suggested it by."""
+
+    arm: str
+    number: int
+    strategy: Mapping[str, Any]
+    params: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Exhausted(Note, about="exhausted"):
+    """An arm has no further strategy to propose."""
+
+    arm: str
+
+
+@dataclass(frozen=True)
+class FinalistsNamed(Note, about="finalists", shown=True):
+    """An arm's part of the race is over. `finalists`, best first: number in the arm, strategy,
+    explored_dice, folds."""
+
+    arm: str
+    finalists: Sequence[Mapping[str, Any]]
+
+
+class StageBegan(Note, about="stage"):
+    """Exploration, confirmation or test."""
+
+
+@dataclass(frozen=True)
+class RetriedAlone(Note, about="retry_alone", shown=True):
+    """A trial that ran out of memory is run again, alone."""
+
+    trial: str
+
+
+class ConfirmationVoided(Note, about="confirmation_voided", shown=True):
+    """Strategies were added after a look at the confirmation."""
+
+
+class Warned(Note, about="warning", shown=True):
+    """Something that whoever started the run should know."""
+
+
+@dataclass(frozen=True)
+class Configured(Note, about="configuration"):
+    """What the run is made of; the last one holds."""
+
+    config: Mapping[str, Any]
+    space: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Versions(Note, about="versions"):
+    """What the run is computed with; the last one holds."""
+
+    versions: Mapping[str, str]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return dict(self.versions)
+
+
+class SearchFinished(Note, about="finished"):
+    """All that was planned has ended."""
+
+
+class TimeBudgetUsed(Note, about="time_budget"):
+    """A search ended early for want of time."""
+
+
+class SearchInterrupted(Note, about="interrupted"):
+    """A search ended early by a signal."""
 
 
 Event = TrialStarted | EpochEnded | TrialEnded | Note
@@ -94,8 +184,9 @@ _NUMBER = (int, float)
 _HOLDS: dict[str, Any] = {
     **dict.fromkeys(("trial", "phase", "arm", "status", "about", "text"), str),
     **dict.fromkeys(("strategy", "metrics", "data", "opening_epochs"), Mapping),
-    **dict.fromkeys(("train", "validate", "scores", "figures"), list),
-    **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs", "steps"), int),
+    **dict.fromkeys(("params", "config", "versions"), Mapping),
+    **dict.fromkeys(("train", "validate", "scores", "figures", "finalists"), list),
+    **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs", "number", "steps"), int),
     **dict.fromkeys(("time", "seconds", "parameters_trained"), _NUMBER),
     **dict.fromkeys(("dice", "best_dice"), (*_NUMBER, type(None))),
     **dict.fromkeys(("last_checkpoint", "best_checkpoint"), (str, type(None))),
@@ -104,7 +195,8 @@ _HOLDS: dict[str, Any] = {
 
 def event_to_dict(event: Event) -> dict[str, Any]:
     """Plain JSON values; nan and infinities become None."""
-    return {"event": event.kind, **jsonable(asdict(event))}
+    names = ("about", "text", "data", "time") if isinstance(event, Note) else _names(type(event))
+    return {"event": event.kind, **jsonable({name: getattr(event, name) for name in names})}
 
 
 def event_from_dict(plain: Mapping[str, Any]) -> Event:
@@ -117,12 +209,15 @@ def event_from_dict(plain: Mapping[str, Any]) -> Event:
     name = plain.get("event") if isinstance(plain, Mapping) else None
     if name not in _KINDS:
         raise ValueError(f"the event {name!r} is none of {', '.join(_KINDS)}")
-    kind = _KINDS[name]
-    names = {f.name for f in fields(kind)}
-    values = {k: v for k, v in plain.items() if k in names}
-    for key, value in values.items():
-        if not isinstance(value, _HOLDS.get(key, object)):
-            raise ValueError(f"{key} holds {value!r}")
+    kind, given = _KINDS[name], plain
+    if kind is Note:
+        _require_held(plain)
+        kind, own = Note.kinds.get(plain.get("about", ""), Note), plain.get("data", {})
+        own = {"versions": own} if kind is Versions else own
+        given = {**own, **{key: plain[key] for key in ("text", "time") if key in plain}}
+    names = _names(kind)
+    values = {key: value for key, value in given.items() if key in names}
+    _require_held(values)
     if "trial" in names and not TRIAL_ID.fullmatch(values.get("trial", "")):
         raise ValueError(f"{values.get('trial')!r} can't be the id of a trial")
     if kind is TrialEnded:
@@ -135,6 +230,16 @@ def event_from_dict(plain: Mapping[str, Any]) -> Event:
         return cast(Event, kind(**values))
     except TypeError as error:  # a field is missing
         raise ValueError(str(error)) from None
+
+
+def _names(kind: type) -> list[str]:
+    return [f.name for f in fields(kind)]
+
+
+def _require_held(values: Mapping[str, Any]) -> None:
+    for key, value in values.items():
+        if not isinstance(value, _HOLDS.get(key, object)):
+            raise ValueError(f"{key} holds {value!r}")
 
 
 def jsonable(node: Any) -> Any:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -32,6 +33,7 @@ from hsf_tune.records.events import (
 from hsf_tune.run_folder import RunFolder
 
 _CANT_LOCK = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
+N = TypeVar("N", bound=Note)
 
 
 @dataclass
@@ -105,6 +107,19 @@ class Records:
             ) from error
         for event in batch:
             self._apply(event)
+
+    def noted(self, kind: type[N]) -> list[N]:
+        """All notes of a kind, in order."""
+        return [note for note in self.notes if isinstance(note, kind)]
+
+    def events(self) -> Iterator[Event]:
+        """Events that lead to these records: the notes, then trial after trial."""
+        yield from self.notes
+        for record in self.trials.values():
+            yield record.started
+            yield from record.epochs.values()
+            if record.ended:
+                yield record.ended
 
     def _apply(self, event: Event) -> None:
         if isinstance(event, Note):

@@ -14,12 +14,24 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hsf_tune.errors import SearchError
-from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord, TrialSpec
+from hsf_tune.records import (
+    STAGES,
+    ConfirmationVoided,
+    EpochEnded,
+    Event,
+    Exhausted,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    RetriedAlone,
+    StageBegan,
+    TrialEnded,
+    TrialRecord,
+    TrialSpec,
+    Warned,
+)
 from hsf_tune.search.pruner import median_reason
 from hsf_tune.search.race import (
-    EXHAUSTED,
-    FINALISTS,
-    PROPOSED,
     ArmPlan,
     Done,
     Propose,
@@ -36,10 +48,7 @@ from hsf_tune.search.race import (
 from hsf_tune.search.study import ArmStudy, Proposal, storage_errors
 from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY
 
-RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
-VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
 DELETION_S = 2.0  # after a fault, how long the records may still be on their way out
-STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test"}
 Observer = Callable[[Event], None]
 ChooseTest = Callable[[Records], Sequence[TrialSpec]]
 
@@ -51,7 +60,7 @@ class Coordinator:
     Args:
         studies: arm -> its study, brought up to date here.
         observers: told of each event after it was recorded; what they raise is noted.
-        asked_to_stop: a text once the search should end early.
+        asked_to_stop: whether the search should end early.
         prune: end a running trial, for a reason.
         choose_test: names the jobs on the test set once confirmation is complete.
 
@@ -64,7 +73,7 @@ class Coordinator:
     records: Records
     studies: Mapping[str, ArmStudy]
     observers: Sequence[Observer] = ()
-    asked_to_stop: Callable[[], str | None] = lambda: None
+    asked_to_stop: Callable[[], bool] = lambda: False
     prune: Callable[[str, str], None] | None = None
     choose_test: ChooseTest | None = None
     running: dict[str, TrialSpec] = field(default_factory=dict)
@@ -77,11 +86,9 @@ class Coordinator:
         self._note_voided_confirmation()
         for arm, study in self.studies.items():
             proposals = {
-                trial_id(arm, note.data["number"]): Proposal(
-                    note.data["strategy"], note.data["params"]
-                )
-                for note in self.records.notes
-                if note.about == PROPOSED and note.data["arm"] == arm
+                trial_id(arm, proposed.number): Proposal(proposed.strategy, proposed.params)
+                for proposed in self.records.noted(Proposed)
+                if proposed.arm == arm
             }
             study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
         self._note_finalists()
@@ -101,7 +108,7 @@ class Coordinator:
     @property
     def stopping(self) -> bool:
         """Whether no further trial may start and running ones should end."""
-        return self.fault is not None or bool(self.asked_to_stop())
+        return self.fault is not None or self.asked_to_stop()
 
     def next_job(self, name: str) -> TrialSpec | Wait | Done:
         """The job that Ray's trial `name` is to run."""
@@ -126,7 +133,7 @@ class Coordinator:
         for event in events:
             if isinstance(event, TrialEnded) and self._is_first_out_of_memory(event):
                 text = f"{event.trial} ran out of memory and is tried once more, alone"
-                self.record(Note(RETRY_ALONE, text, {"trial": event.trial}))
+                self.record(RetriedAlone(event.trial, text=text))
                 continue
             if isinstance(event, TrialEnded):
                 self._require_surroundings(event)
@@ -156,15 +163,12 @@ class Coordinator:
 
     def is_alone(self, job: TrialSpec) -> bool:
         """Whether a trial gets a machine or GPU to itself."""
-        return any(
-            n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
-        )
+        return job.trial in self.state.alone
 
     @property
     def one_goes_alone(self) -> bool:
         """Whether a trial that ran out of memory has yet to be tried once more."""
-        trials = [n.data["trial"] for n in self.records.notes if n.about == RETRY_ALONE]
-        return any(self.records.trials[trial].ended is None for trial in trials)
+        return any(self.records.trials[trial].ended is None for trial in self.state.alone)
 
     def record(self, event: Event) -> None:
         """Write an event, then tell the observers.
@@ -176,10 +180,7 @@ class Coordinator:
             raise self._vanished()
         state = self.state  # from before, which the event is then added to
         self.records.append(event)
-        if isinstance(event, Note):
-            state.note(event)
-        elif not isinstance(event, EpochEnded):
-            state.trial(self.records.trials[event.trial])
+        state.apply(event)
         for observer in self.observers:
             try:
                 observer(event)
@@ -220,15 +221,10 @@ class Coordinator:
         proposal = study.propose(step.number, trial, known)
         if proposal is None:
             text = f"{step.arm} has no strategy left that was not tried"
-            self.record(Note(EXHAUSTED, text, {"arm": step.arm}))
+            self.record(Exhausted(step.arm, text=text))
             return
-        data = {
-            "arm": step.arm,
-            "number": step.number,
-            "strategy": dict(proposal.strategy),
-            "params": dict(proposal.params),
-        }
-        self.record(Note(PROPOSED, trial, data))
+        strategy, params = dict(proposal.strategy), dict(proposal.params)
+        self.record(Proposed(step.arm, step.number, strategy, params, text=trial))
         record = self._first_fold(proposal.key)
         if record is not None:  # another arm has run it
             study.tell(trial, record)
@@ -255,11 +251,7 @@ class Coordinator:
                     study.tell(trial_id(arm, member.number), record)
 
     def _is_first_out_of_memory(self, event: TrialEnded) -> bool:
-        if not _failed_with(event, OUT_OF_MEMORY):
-            return False
-        return not any(
-            n.about == RETRY_ALONE and n.data["trial"] == event.trial for n in self.records.notes
-        )
+        return _failed_with(event, OUT_OF_MEMORY) and event.trial not in self.state.alone
 
     def _require_surroundings(self, event: TrialEnded) -> None:
         """Where disk, data or base model failed, no other strategy would do better.
@@ -283,29 +275,26 @@ class Coordinator:
         """Write an arm's finalists down once its part of the race is over."""
         for arm in self.plan.arms:
             if is_explored(self.plan, self.state, arm):
-                data = finalists_data(self.plan, self.state, arm)
-                earlier = [n for n in self.records.notes if n.about == FINALISTS]
-                same = [n.data for n in earlier if n.data["arm"] == arm.name][-1:]
-                if same != [data]:
-                    self.record(Note(FINALISTS, f"{arm.name} is explored", data))
+                best = finalists_data(self.plan, self.state, arm)
+                if self.state.finalists.get(arm.name) != best:
+                    self.record(FinalistsNamed(arm.name, best, text=f"{arm.name} is explored"))
 
     def _note_stage(self, job: TrialSpec) -> None:
         """Say once when exploration, confirmation and test begin."""
         stage = STAGES[job.phase]
-        if not any(n.about == "stage" and n.text == stage for n in self.records.notes):
-            self.record(Note("stage", stage))
+        if stage not in self.state.stages:
+            self.record(StageBegan(text=stage))
 
     def _note_voided_confirmation(self) -> None:
         """More strategies after a look at the confirmation: the report has to say so."""
-        notes = [n.about for n in self.records.notes if n.about in (FINALISTS, VOIDED)]
         confirmed = any(
             r.started.phase == "confirm" and r.started.strategy
             for r in self.records.trials.values()
         )
         explored = all(is_explored(self.plan, self.state, arm) for arm in self.plan.arms)
-        if confirmed and not explored and notes and notes[-1] == FINALISTS:
+        if confirmed and not explored and self.state.finalists and not self.state.voided:
             text = "more strategies were asked for after the confirmation had begun"
-            self.record(Note(VOIDED, text))
+            self.record(ConfirmationVoided(text=text))
 
     def _add_test_jobs(self) -> bool:
         """Ask once which strategies the locked test set is opened for."""
@@ -322,16 +311,16 @@ class Coordinator:
         if name not in self._complaints:
             self._complaints.add(name)
             text = f"{name} failed and may lack events: {type(error).__name__}: {error}"
-            self.records.append(Note("warning", text))
+            self.records.append(Warned(text=text))
 
 
 def _failed_with(event: TrialEnded, cause: str) -> bool:
     return event.status == "failed" and (event.reason or "").startswith(cause)
 
 
-def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, object]:
+def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> list[dict[str, Any]]:
     """An arm's finalists as the records keep them, best first."""
-    found = [
+    return [
         {
             "number": ranked.member.number,
             "strategy": dict(state.strategies[ranked.member.key]),
@@ -340,4 +329,3 @@ def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, obje
         }
         for ranked in finalists(plan, state, arm)
     ]
-    return {"arm": arm.name, "finalists": found}

@@ -13,14 +13,28 @@ of its own still runs only where nothing else is left to do.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import BASE, DEFAULT, Note, Records, TrialRecord, TrialSpec, TrialStarted
+from hsf_tune.records import (
+    BASE,
+    DEFAULT,
+    ConfirmationVoided,
+    Event,
+    Exhausted,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    RetriedAlone,
+    StageBegan,
+    TrialEnded,
+    TrialSpec,
+    TrialStarted,
+)
 from hsf_tune.search.arms import Arm, Space
 
 Strategy = Mapping[str, object]
@@ -115,7 +129,12 @@ class State:
         done: slot -> Dice, or FAILED.
         begun: slots that started and have not ended.
         trials: slot -> id of its trial.
+        slots: id of a trial -> what it ran.
         exhausted: arms that have no further strategy to propose.
+        finalists: arm -> the finalists that were named last.
+        voided: strategies were added after that, and after a look at the confirmation.
+        stages: that began.
+        alone: trials that ran out of memory, and run alone since.
 
     What is read from a file and what is followed event by event are the same state.
     """
@@ -125,32 +144,41 @@ class State:
     done: dict[Slot, float] = field(default_factory=dict)
     begun: set[Slot] = field(default_factory=set)
     trials: dict[Slot, str] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
+    finalists: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    voided: bool = False
+    stages: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
 
-    def note(self, note: Note) -> None:
-        """Take one more note of the records into account."""
-        if note.about == PROPOSED:
-            strategy, arm = note.data["strategy"], note.data["arm"]
-            member = Member(arm, note.data["number"], strategy_key(strategy))
-            self.members.setdefault(arm, []).append(member)
-            self.strategies[member.key] = strategy
-        elif note.about == EXHAUSTED:
-            self.exhausted.add(note.data["arm"])
-
-    def trial(self, record: TrialRecord) -> None:
-        """Take into account that a trial began, began again or ended."""
-        slot = Slot.of(record.started)
-        self.strategies.setdefault(slot.key, record.started.strategy)
-        self.trials[slot] = record.id
-        if record.ended is None:
-            self.begun.add(slot)
-            self.done.pop(slot, None)
-        else:
-            self.begun.discard(slot)
-            self.done[slot] = score_of(record)
-
-
-PROPOSED, EXHAUSTED, FINALISTS = "proposed", "exhausted", "finalists"  # notes in the records
+    def apply(self, event: Event) -> None:
+        """Take one more event of the records into account."""
+        match event:
+            case Proposed():
+                member = Member(event.arm, event.number, strategy_key(event.strategy))
+                self.members.setdefault(event.arm, []).append(member)
+                self.strategies[member.key] = event.strategy
+            case Exhausted():
+                self.exhausted.add(event.arm)
+            case FinalistsNamed():
+                self.finalists[event.arm] = event.finalists
+                self.voided = False
+            case ConfirmationVoided():
+                self.voided = True
+            case StageBegan():
+                self.stages.add(event.text)
+            case RetriedAlone():
+                self.alone.add(event.trial)
+            case TrialStarted():
+                slot = self.slots[event.trial] = Slot.of(event)
+                self.strategies.setdefault(slot.key, event.strategy)
+                self.trials[slot] = event.trial
+                self.begun.add(slot)
+                self.done.pop(slot, None)
+            case TrialEnded() if event.trial in self.slots:
+                slot = self.slots[event.trial]
+                self.begun.discard(slot)
+                self.done[slot] = score_of(event)
 
 
 def plan_race(
@@ -186,10 +214,8 @@ def _plan_arm(arm: Arm, search: SearchConfig, folds: int) -> ArmPlan:
 def read_state(records: Records) -> State:
     """What the race needs to know of a run's records."""
     state = State()
-    for note in records.notes:
-        state.note(note)
-    for record in records.trials.values():
-        state.trial(record)
+    for event in records.events():
+        state.apply(event)
     return state
 
 
@@ -198,10 +224,9 @@ def trial_id(arm: str, number: int, fold: int = 1) -> str:
     return f"explore-{arm}-{number:03d}-f{fold}"
 
 
-def score_of(record: TrialRecord) -> float:
+def score_of(ended: TrialEnded) -> float:
     """The Dice that ranks; FAILED for a trial that did not finish or has no finite Dice."""
-    ended = record.ended
-    if ended is None or ended.status != "finished" or ended.dice is None:
+    if ended.status != "finished" or ended.dice is None:
         return FAILED
     return float(ended.dice) if math.isfinite(ended.dice) else FAILED
 

@@ -19,7 +19,7 @@ from hsf_tune.finetuning.base import blocks_of, get_base
 from hsf_tune.finetuning.fit import fit, place
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.weights import build_network
-from hsf_tune.records import EpochEnded, Note, TrialEnded, TrialSpec, TrialStarted, mean_dice
+from hsf_tune.records import EpochEnded, TrialEnded, TrialSpec, TrialStarted, Warned, mean_dice
 
 SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("balls/sub-04",))
 
@@ -390,7 +390,7 @@ def test_a_state_that_cannot_be_read_is_set_aside_and_the_trial_trained_anew(
     ended, events = run(config, spec, tmp_path / "t")
     assert (ended.status, ended.dice, ended.epochs) == ("finished", whole.dice, 2)
     assert (tmp_path / "t" / f"{file}.unreadable-1").read_bytes() == damaged
-    notes = [e.text for e in events if isinstance(e, Note)]
+    notes = [e.text for e in events if isinstance(e, Warned)]
     assert any(f"{file}.unreadable-1 could not be read" in text for text in notes)
 
 

@@ -70,13 +70,15 @@ class Simulation:
         for moment in count():
             assert moment < 10_000
             while len(running) < self.workers:
-                step = next_step(self.plan, self.state, {job.slot for job, _ in running.values()})
+                step = next_step(
+                    self.plan, self.state, {Slot.of(job) for job, _ in running.values()}
+                )
                 if isinstance(step, Propose):
                     self._propose(step)
                 elif isinstance(step, TrialSpec):
-                    assert step.slot not in self.state.done
+                    assert Slot.of(step) not in self.state.done
                     assert step.trial not in running
-                    self.state.begun.add(step.slot)
+                    self.state.begun.add(Slot.of(step))
                     running[step.trial] = step, now + self.draw.expovariate(1)
                 else:
                     break
@@ -93,8 +95,8 @@ class Simulation:
                 continue
             trial = min(running, key=lambda t: running[t][1])
             job, now = running.pop(trial)
-            self.state.begun.discard(job.slot)
-            self.state.done[job.slot] = score(job.slot, self.failing)
+            self.state.begun.discard(Slot.of(job))
+            self.state.done[Slot.of(job)] = score(Slot.of(job), self.failing)
             self.ran.append(job)
         raise AssertionError
 
@@ -141,8 +143,8 @@ def test_outcome_depends_on_scores_alone(arms, workers, seed, failing, kills, de
     many = Simulation(plan, workers, seed, failing=failing, kills=kills).run()
     one = Simulation(plan, 1, seed + 1, failing=failing).run()
     assert many.finalists() == one.finalists()
-    assert Counter(j.slot for j in many.ran) == Counter(j.slot for j in one.ran)
-    assert max(Counter(j.slot for j in many.ran).values()) == 1
+    assert Counter(Slot.of(j) for j in many.ran) == Counter(Slot.of(j) for j in one.ran)
+    assert max(Counter(Slot.of(j) for j in many.ran).values()) == 1
 
 
 @given(workers=st.integers(1, 6), seed=st.integers(0, 10**6))
@@ -172,10 +174,10 @@ def test_best_of_each_fold_go_on():
     members = done.state.members["a"]
     first = {m: done.state.done[Slot("explore", 1, 42, m.key)] for m in members}
     best = sorted(members, key=lambda m: -first[m])[:6]
-    on_second = {j.slot.key for j in done.ran if j.split.fold == 2}
+    on_second = {Slot.of(j).key for j in done.ran if j.split.fold == 2}
     assert on_second == {m.key for m in best}
     mean = {m: (first[m] + done.state.done[Slot("explore", 2, 42, m.key)]) / 2 for m in best}
-    on_third = {j.slot.key for j in done.ran if j.split.fold == 3}
+    on_third = {Slot.of(j).key for j in done.ran if j.split.fold == 3}
     assert on_third == {m.key for m in sorted(best, key=lambda m: -mean[m])[:3]}
 
 
@@ -193,7 +195,7 @@ def test_interrupted_trials_go_on_before_anything_new():
     plan = plan_race([ArmPlan("a", 4, (2, 1, 1), 1)])
     state = State()
     first = next_step(plan, state, ())
-    state.begun.add(first.slot)
+    state.begun.add(Slot.of(first))
     assert next_step(plan, state, ()) == first
 
 
