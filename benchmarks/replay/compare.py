@@ -24,7 +24,6 @@ import numpy as np
 from benchmarks.replay.simulate import TOLERANCE, Bench, Memory, Replay, SearchSetting
 from benchmarks.replay.table import GridTable
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 
 SHIPPED = "12/6,3,3"
@@ -238,7 +237,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
     lines = [
         f"{table.name}: {len(table.strategies)} strategies on {len(table.folds)} folds of at least"
         f" {smallest_fold(table)} subjects, {whole.trainings} trainings, {whole.epochs} epochs.",
-        f"Best: {describe(table.strategies[best])} (arm {table.arms[best]}): Dice"
+        f"Best: {table.strategies[best].describe()} (arm {table.arms[best]}): Dice"
         f" {table.true_dice[best]:.4f}. Within {tolerance:g} of it: {whole.near} strategies. Rank"
         f" correlation of fold 1 with the other folds: {agreement(table):.2f}.",
         *_default(table),
@@ -254,7 +253,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
 
 
 def _default(table: GridTable) -> list[str]:
-    key = strategy_key(table.space_under({}).default)
+    key = table.space_under({}).default.key
     if key not in table.strategies:
         return []
     return [f"Documented default: Dice {table.true_dice[key]:.4f}."]

@@ -18,7 +18,6 @@ import optuna
 
 from benchmarks.replay.memory import History, RememberedStudy
 from benchmarks.replay.table import GridTable, Training
-from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY
 from hsf_tune.records import (
     DEFAULT,
     EpochEnded,
@@ -37,6 +36,7 @@ from hsf_tune.search.race import (
     ranking,
 )
 from hsf_tune.search.study import ArmStudy
+from hsf_tune.strategy import DEPTH, FREQUENCY
 
 TOLERANCE = 0.005  # Dice below the grid's best that still counts as having found it
 

@@ -72,7 +72,7 @@ def prepare(config: Config, console: Screen, purpose: Purpose) -> Prepared:
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
-    findings = gate(config, console, purpose=purpose)
+    findings = gate(config, console, purpose=purpose, least_side=base.architecture.multiple_of)
     case_losses(config)
     cases = list(findings.cases)
     store = open_store(cases, config.datasets, config.store)

@@ -191,7 +191,9 @@ def require_same_space(earlier: Earlier, space: Space) -> None:
 
 def configuration_note(config: Config, space: Space | None, changes: str = "") -> Configured:
     """What a run is made of, for its records."""
-    return Configured(config.to_dict(), space.to_dict() if space else None, text=changes)
+    if space is None:
+        return Configured(config.to_dict(), text=changes)
+    return Configured(config.to_dict(), space.to_dict(), space.default, text=changes)
 
 
 def describe_changes(earlier: Earlier, changes: Mapping[str, Any]) -> str:

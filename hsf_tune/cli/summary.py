@@ -19,11 +19,11 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning.length import epoch_length
 from hsf_tune.finetuning.placement import Placement
 from hsf_tune.finetuning.probe import StepCost
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.installed import typed_program
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.race import RacePlan, Workload
 from hsf_tune.search.space import Space
+from hsf_tune.strategy import describe
 
 
 def print_plan(

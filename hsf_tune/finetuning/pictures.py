@@ -9,7 +9,6 @@ import numpy as np
 from hsf_tune import figures
 from hsf_tune.data.cases import Case
 from hsf_tune.finetuning.setup import TrialSetup
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.records import EpochEnded
 
 
@@ -27,7 +26,7 @@ def draw_curve(setup: TrialSetup, history: list[EpochEnded], best_epoch: int | N
         val_loss=_series(history, "val_loss"),
         val_dice=_series(history, "val_dice"),
         openings=openings,
-        title=f"{spec.trial}: {describe(spec.strategy)}",
+        title=f"{spec.trial}: {spec.strategy.describe()}",
         dice_by_label={k.removeprefix("val_dice/"): _series(history, k) for k in labels},
         best_epoch=best_epoch,
     )

@@ -21,7 +21,6 @@ from hsf_tune.finetuning.length import EpochLength, epoch_length
 from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
 from hsf_tune.finetuning.schedule import Schedule, make_schedule
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.model.network import Network
 from hsf_tune.model.networks import new_network
 from hsf_tune.model.weights import BaseModel, build_network, save
@@ -89,7 +88,7 @@ class TrialSetup:
     def fingerprint(self) -> str:
         """Equal for two calls that must give the same numbers."""
         parts = [
-            strategy_key(self.spec.strategy),
+            self.spec.strategy.key,
             json.dumps(self.spec.split.to_dict(), sort_keys=True),
             json.dumps(
                 [asdict(self.config.models), asdict(self.config.augmentation)], sort_keys=True
@@ -137,7 +136,7 @@ class TrialSetup:
         about: dict[str, Any] = {
             "name": self.spec.trial,
             "training": {
-                "strategy": describe(self.spec.strategy),
+                "strategy": self.spec.strategy.describe(),
                 "epoch": epoch,
                 "validation_dice": round(dice, 6),
                 "base_sha256": self.base.sha256,

@@ -16,6 +16,7 @@ import numpy as np
 
 from hsf_tune.records.scores import Score
 from hsf_tune.run_folder import TRIAL_ID
+from hsf_tune.strategy import Strategy
 
 BASE, DEFAULT, RECOMMENDED = "base", "documented_default", "recommended"
 NO_ARMS = (BASE, DEFAULT, RECOMMENDED)  # what trials outside of all arms carry as their arm
@@ -30,7 +31,7 @@ class TrialStarted:
     trial: str
     phase: str
     arm: str
-    strategy: Mapping[str, Any]  # canonical dotted keys; empty for the unchanged base
+    strategy: Strategy  # canonical; empty for the unchanged base
     fold: int
     seed: int
     max_epochs: int
@@ -42,6 +43,9 @@ class TrialStarted:
     device: str = ""
     precision: str = ""  # that `lightning.precision: auto` came to
     time: float = field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
 
 
 @dataclass(frozen=True)
@@ -108,8 +112,11 @@ class Proposed(Note, about="proposed"):
 
     arm: str
     number: int
-    strategy: Mapping[str, Any]
+    strategy: Strategy
     params: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
 
 
 @dataclass(frozen=True)
@@ -153,6 +160,7 @@ class Configured(Note, about="configuration"):
 
     config: Mapping[str, Any]
     space: Mapping[str, Any] | None = None
+    documented_default: Mapping[str, Any] | None = None  # canonical, for this base's own blocks
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,7 @@ _NUMBER = (int, float)
 _HOLDS: dict[str, Any] = {
     **dict.fromkeys(("trial", "phase", "arm", "status", "about", "text"), str),
     **dict.fromkeys(("strategy", "metrics", "data", "opening_epochs"), Mapping),
-    **dict.fromkeys(("params", "config", "versions"), Mapping),
+    **dict.fromkeys(("params", "config", "versions", "documented_default"), Mapping),
     **dict.fromkeys(("train", "validate", "scores", "figures", "finalists"), list),
     **dict.fromkeys(("fold", "seed", "epoch", "max_epochs", "epochs", "number", "steps"), int),
     **dict.fromkeys(("time", "seconds", "parameters_trained"), _NUMBER),

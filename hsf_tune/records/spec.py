@@ -8,6 +8,7 @@ from typing import Any
 
 from hsf_tune.data.splits import Split
 from hsf_tune.records.events import TrialStarted
+from hsf_tune.strategy import Strategy
 
 SURFACE_PHASES = ("confirm", "test", "finetune")  # what is quoted is measured in full
 
@@ -18,20 +19,21 @@ class TrialSpec:
 
     Attributes:
         trial: unique id within the run, also its folder's name.
-        strategy: canonical dotted keys; empty for the unchanged base model (0 epochs).
+        strategy: canonical; empty for the unchanged base model (0 epochs).
         dataset_key: fingerprint of the data that the run began with; None takes what is there.
         phase: the split's, unless a run of its own repeats a split of a search.
     """
 
     trial: str
     arm: str
-    strategy: Mapping[str, Any]
+    strategy: Strategy
     split: Split
     seed: int
     dataset_key: str | None = None
     phase: str = ""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
         object.__setattr__(self, "phase", self.phase or self.split.phase)
 
     @property
@@ -49,12 +51,12 @@ class TrialSpec:
             trial=self.trial,
             phase=self.phase,
             arm=self.arm,
-            strategy=dict(self.strategy),
+            strategy=self.strategy,
             fold=self.fold,
             seed=self.seed,
             train=list(self.split.train),
             validate=list(self.split.validate),
-            **{"max_epochs": int(self.strategy.get("lightning.max_epochs", 0)), **resolved},
+            **{"max_epochs": self.strategy.max_epochs, **resolved},
         )
 
     def to_dict(self) -> dict[str, Any]:

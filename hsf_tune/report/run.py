@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.model.network import Architecture
 from hsf_tune.modes import n_blocks
 from hsf_tune.records import (
     BASE,
     DEFAULT,
     RECOMMENDED,
+    Configured,
     ConfirmationVoided,
     FinalistsNamed,
     Proposed,
@@ -28,6 +28,7 @@ from hsf_tune.records import (
     TrialRecord,
 )
 from hsf_tune.stored_run import StoredRun, read_stored
+from hsf_tune.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.coverage import Scope, ranges_of
 from hsf_tune.verdict.judge import judge
@@ -123,9 +124,13 @@ class Run(StoredRun):
     @cached_property
     def documented_default(self) -> Mapping[str, Any] | None:
         """The documented default's canonical strategy among those that were run."""
+        noted = [n.documented_default for n in self.records.noted(Configured)][-1:]
         for trial in self.trials:
-            if trial.started.arm == DEFAULT:
+            if trial.started.arm == DEFAULT or trial.started.strategy in noted:
                 return trial.started.strategy
+        if any(noted):
+            return None
+        # as 0.1.0, that did not note it, would have it for a network of the configuration's size
         depth = n_blocks(Architecture(num_levels=self.config.models.num_levels).halves)["decoder"]
         wanted = {**DOCUMENTED_DEFAULT, DEPTH: depth}.items()
         return next((t.started.strategy for t in self.trials if _holds(t, wanted)), None)

@@ -223,8 +223,8 @@ class Coordinator:
             text = f"{step.arm} has no strategy left that was not tried"
             self.record(Exhausted(step.arm, text=text))
             return
-        strategy, params = dict(proposal.strategy), dict(proposal.params)
-        self.record(Proposed(step.arm, step.number, strategy, params, text=trial))
+        told = step.arm, step.number, proposal.strategy, dict(proposal.params)
+        self.record(Proposed(*told, text=trial))
         record = self._first_fold(proposal.key)
         if record is not None:  # another arm has run it
             study.tell(trial, record)

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import (
     BASE,
     DEFAULT,
@@ -36,8 +35,8 @@ from hsf_tune.records import (
     TrialStarted,
 )
 from hsf_tune.search.arms import Arm, Space
+from hsf_tune.strategy import Strategy
 
-Strategy = Mapping[str, object]
 FAILED = -math.inf  # where a trial that failed or was pruned ranks
 
 
@@ -51,7 +50,7 @@ class Slot(NamedTuple):
 
     @classmethod
     def of(cls, trial: TrialSpec | TrialStarted) -> Slot:
-        return cls(trial.phase, trial.fold, trial.seed, strategy_key(trial.strategy))
+        return cls(trial.phase, trial.fold, trial.seed, trial.strategy.key)
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ class State:
         """Take one more event of the records into account."""
         match event:
             case Proposed():
-                member = Member(event.arm, event.number, strategy_key(event.strategy))
+                member = Member(event.arm, event.number, event.strategy.key)
                 self.members.setdefault(event.arm, []).append(member)
                 self.strategies[member.key] = event.strategy
             case Exhausted():
@@ -312,9 +311,7 @@ def expect(plan: RacePlan, max_epochs: int) -> Workload:
     expected = {name: (n, n * max_epochs) for name, n in counts.items()}
     alone = blocks + int(not plan.default_arms)
     if alone:
-        epochs = plan.default["lightning.max_epochs"]
-        assert isinstance(epochs, int)
-        expected[DEFAULT] = (alone, alone * epochs)
+        expected[DEFAULT] = (alone, alone * plan.default.max_epochs)
     if plan.base:
         expected[BASE] = (1 + len(plan.confirm), 0)
     return Workload(sum(n for n, _ in expected.values()), expected)
@@ -343,7 +340,7 @@ class _View:
         first = self.plan.explore[0]
         if self.plan.base:
             yield from self._open(
-                [TrialSpec(f"explore-{BASE}-f1", BASE, {}, first, self.plan.seed)]
+                [TrialSpec(f"explore-{BASE}-f1", BASE, Strategy(), first, self.plan.seed)]
             )
         if not self.plan.default_arms:
             trial = f"explore-{DEFAULT}-f1"
@@ -369,7 +366,7 @@ class _View:
                     [
                         self._confirm_job(label, arm, key, split, seed)
                         for label, arm, key in chosen
-                        if key != strategy_key({}) or i == 0
+                        if arm != BASE or i == 0
                     ]
                 )
 
@@ -478,25 +475,25 @@ class _View:
         if not self.plan.confirm:
             return []
         if self.plan.base:
-            empty = strategy_key({})
-            chosen[empty] = (BASE, BASE, empty)
+            unchanged = Strategy().key
+            chosen[unchanged] = (BASE, BASE, unchanged)
         explored = [arm for arm in self.plan.arms if self.explored(arm)]
         for arm in explored:
             for found in finalists(self.plan, self.state, arm):
                 label = f"{arm.name}-{found.member.number:03d}"
                 chosen.setdefault(found.member.key, (label, arm.name, found.member.key))
-        key = strategy_key(self.plan.default)
+        key = self.plan.default.key
         if len(explored) == len(self.plan.arms):
             chosen.setdefault(key, (DEFAULT, DEFAULT, key))
         return list(chosen.values())
 
     def _confirm_job(self, label: str, arm: str, key: str, split: Split, seed: int) -> TrialSpec:
         suffix = "" if arm == BASE else f"-s{seed}"
-        strategy = {} if arm == BASE else self._strategy(key)
+        strategy = Strategy() if arm == BASE else self._strategy(key)
         return TrialSpec(f"confirm-{label}-f{split.fold}{suffix}", arm, strategy, split, seed)
 
     def _strategy(self, key: str) -> Strategy:
-        if key == strategy_key(self.plan.default):
+        if key == self.plan.default.key:
             return self.plan.default
         return self.state.strategies[key]
 

@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsf_tune.data.splits import Split
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import TrialSpec
 from hsf_tune.search.race import (
     FAILED,
@@ -28,8 +27,9 @@ from hsf_tune.search.race import (
     next_step,
     ranking,
 )
+from hsf_tune.strategy import Strategy, strategy_key
 
-DEFAULT = {"lr": 0.0, "lightning.max_epochs": 20}
+DEFAULT = Strategy({"lr": 0.0, "lightning.max_epochs": 20})
 
 
 def splits(phase, n):

@@ -18,7 +18,7 @@ from benchmarks.replay.compare import (
 )
 from benchmarks.replay.simulate import Bench, SearchSetting
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe
+from hsf_tune.strategy import describe
 
 SHORT = SearchSetting("random", strategies=4, keep=(2, 1))
 

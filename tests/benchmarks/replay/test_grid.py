@@ -17,12 +17,12 @@ from benchmarks.replay.grid import (
 )
 from hsf_tune.config import config_from_dict
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import DEFAULT, Records, TrialEnded, TrialSpec
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.race import plan_race
 from hsf_tune.search.space_file import read_space
 from hsf_tune.search.study import ArmStudy
+from hsf_tune.strategy import strategy_key
 
 DEFAULT_SPACE = Path(__file__).parents[3] / "search_spaces" / "default.yaml"
 
