@@ -36,12 +36,12 @@ from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits, make_splits
 from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
-from hsf_tune.finetuning.strategy import LR
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.records import Event, Records, TrialEnded
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.run import SearchOutcome, run_search
 from hsf_tune.search.space import Space, build_space, load_space
+from hsf_tune.strategy import LR
 
 DEMO_SECONDS = (25, 35)  # CPU seconds of one demo training of 20 epochs
 

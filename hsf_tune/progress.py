@@ -21,15 +21,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
+from hsf_tune.records import STAGES, EpochEnded, Event, Note, Records, TrialEnded, TrialStarted
 from hsf_tune.wording import duration
 
 REFRESH_HZ = 4
 ROOMY, BAR = 90, 16  # columns: of a terminal that has room for what runs now; of a bar
 RANKED = ("explore", "finetune", "base")  # phases whose Dice is shown; the report has the others
 ENDED = ("finished", "pruned", "failed")
-STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test", "base": "base model"}
-SAID = ("warning", "retry_alone", "confirmation_voided", "finalists")  # notes that are printed
 
 
 class Expected(NamedTuple):
@@ -109,14 +107,11 @@ class Progress:
     def resume(self, records: Records) -> None:
         """Count what was done before; it does not enter the estimate of time left."""
         with self._lock:
-            for record in records.trials.values():
-                self._apply(record.started)
-                for epoch in record.epochs.values():
-                    self._apply(epoch)
-                if record.ended:
-                    self._apply(record.ended)
-                else:  # it waits to go on; shown as running once it does
-                    self._trials[record.id].status = "waiting"
+            for event in records.events():
+                self._apply(event)
+            for trial in self._trials.values():
+                if trial.status == "running":  # it waits to go on; shown so once it does
+                    trial.status = "waiting"
             self._began_s, self._epochs_here = None, 0
 
     def __call__(self, event: Event) -> None:
@@ -124,7 +119,7 @@ class Progress:
         with self._lock:
             self._apply(event)
         if isinstance(event, Note):
-            if event.text and event.about in SAID:
+            if event.text and event.shown:
                 self.say(event.text)
         elif isinstance(event, TrialEnded) and (event.status == "failed" or not self._live):
             self.say(self._line(event))

@@ -12,7 +12,7 @@ from typing import Any
 
 from hsf_tune.config import Config, StoreConfig, config_of_run
 from hsf_tune.errors import RunError
-from hsf_tune.records import Note, Records
+from hsf_tune.records import Records
 from hsf_tune.run_folder import RunFolder
 
 
@@ -44,9 +44,6 @@ class StoredRun:
         """Without the places that its folder names: it may be someone else's, and is only read."""
         search = replace(self.config.search, address=None, state_dir=None)
         return replace(self, config=replace(self.config, store=StoreConfig(), search=search))
-
-    def notes(self, about: str) -> list[Note]:
-        return [note for note in self.records.notes if note.about == about]
 
 
 def read_stored(folder: Path | str) -> StoredRun:

@@ -17,11 +17,11 @@ from hsf_tune.data.cases import find_cases
 from hsf_tune.data.demo import TASKS, write_demo
 from hsf_tune.data.splits import Split
 from hsf_tune.finetuning.base import blocks_of, get_base
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import load_base, save
-from hsf_tune.records import EpochEnded, Event, label_means
+from hsf_tune.records import EpochEnded, Event, TrialSpec, label_means
 from hsf_tune.run_folder import TrialFolder
 
 LABELS = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
@@ -50,7 +50,7 @@ def train(args: argparse.Namespace, work: Path) -> None:
     subjects = sorted({case.subject for case in find_cases(config.datasets)})
     split = Split("pretrain", 1, tuple(subjects[args.held_out :]), tuple(subjects[: args.held_out]))
     strategy = canonical({}, config, blocks_of(get_base(config)))
-    spec = TrialSpec("pretrain", "finetune", "pretrain", strategy, split, args.seed)
+    spec = TrialSpec("pretrain", "pretrain", strategy, split, args.seed)
     ended = fit(config, spec, work / "run", _print_epoch, threads=args.threads)
     print(f"held-out Dice {ended.dice:.4f}", label_means(ended.scores))
     trained = load_base(TrialFolder(work / "run").final)

@@ -16,7 +16,15 @@ from rich.console import Console
 
 from hsf_tune import progress as progress_module
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import EpochEnded, Note, Records, TrialEnded, TrialStarted
+from hsf_tune.records import (
+    EpochEnded,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
 
 
 def started(trial, arm="encoder", phase="explore", fold=1, max_epochs=20):
@@ -101,7 +109,7 @@ class TestTerminal:
         with Progress({"encoder": Expected(1, 20)}, console=console) as progress:
             show(
                 progress,
-                Note("warning", "3 cases have no CA2"),
+                Warned(text="3 cases have no CA2"),
                 started("a"),
                 TrialEnded("a", "failed", reason="the loss is nan"),
             )
@@ -185,8 +193,8 @@ class TestLog:
         with Progress({"encoder": Expected(2, 40)}, console=console) as progress:
             show(
                 progress,
-                Note("proposed", "explore-encoder-000"),
-                Note("finalists", "encoder is explored"),
+                Proposed("encoder", 0, {}, {}, text="explore-encoder-000"),
+                FinalistsNamed("encoder", [], text="encoder is explored"),
                 started("a"),
                 *epochs("a", 0, 20),
                 TrialEnded("a", "finished", dice=0.8123),

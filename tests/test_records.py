@@ -10,10 +10,12 @@ import pytest
 from filelock import FileLock
 
 from hsf_tune.errors import HsfTuneError, RunError
+from hsf_tune.files import write_text
 from hsf_tune.records import (
     EpochEnded,
     Note,
     Records,
+    RetriedAlone,
     Score,
     TrialEnded,
     TrialStarted,
@@ -23,8 +25,8 @@ from hsf_tune.records import (
     mean_dice,
     sole_writer,
     subject_means,
-    write_text,
 )
+from hsf_tune.records.tables import write_tables
 
 STARTED = TrialStarted(
     trial="t1",
@@ -54,7 +56,7 @@ def epoch(number, dice):
 
 
 def test_events_come_back_from_disk_as_they_were(tmp_path):
-    events = [STARTED, epoch(0, 0.1), epoch(1, 0.2), Note("warning", "x", {"a": 1}, 3.0)]
+    events = [STARTED, epoch(0, 0.1), epoch(1, 0.2), RetriedAlone("t1", text="x", time=3.0)]
     Records(tmp_path).extend(events)
     again = Records(tmp_path)
     assert again.trials["t1"].started == STARTED
@@ -120,7 +122,7 @@ def test_no_scores_have_no_mean():
 def test_tables_have_a_row_a_trial_and_a_row_a_score(tmp_path):
     records = Records(tmp_path)
     records.extend([STARTED, epoch(0, 0.1), ENDED])
-    records.write_tables()
+    write_tables(records)
     trials = list(csv.DictReader((tmp_path / "trials.csv").open()))
     scores = list(csv.DictReader((tmp_path / "scores.csv").open()))
     assert [(t["trial"], t["status"], t["dice"]) for t in trials] == [("t1", "finished", "0.8")]
@@ -230,3 +232,44 @@ def test_a_file_is_on_the_disk_before_it_takes_the_others_place(tmp_path, monkey
         )
     write_text(tmp_path / "a.txt", "text")
     assert calls == ["fsync", "replace"]
+
+
+AS_WRITTEN = [
+    ("proposed", {"arm": "a", "number": 1, "strategy": {"models.lr": 0.1}, "params": {"b": 2}}),
+    ("exhausted", {"arm": "a"}),
+    ("finalists", {"arm": "a", "finalists": [{"number": 1, "strategy": {}, "folds": 2}]}),
+    ("stage", {}),
+    ("retry_alone", {"trial": "explore-a-001-f1"}),
+    ("confirmation_voided", {}),
+    ("warning", {}),
+    ("configuration", {"config": {"seed": 42}, "space": {"name": "s"}}),
+    ("configuration", {"config": {"seed": 42}}),
+    ("versions", {"python": "3.11.7", "text": "1.0"}),
+    ("finished", {}),
+    ("time_budget", {}),
+    ("interrupted", {}),
+]
+
+
+@pytest.mark.parametrize(("about", "data"), AS_WRITTEN)
+def test_a_note_is_read_and_written_in_the_form_of_the_first_release(about, data):
+    """`about` tells the kind, `data` holds its own fields; nothing is lost or added."""
+    line = {"event": "note", "about": about, "text": "words", "data": data, "time": 3.0}
+    note = event_from_dict(line)
+    assert type(note) is not Note
+    assert event_to_dict(note) == line
+
+
+def test_a_note_of_a_later_version_is_read_as_a_plain_one():
+    """Its words are kept; what it is about says nothing to this version."""
+    line = {"event": "note", "about": "weather", "text": "rain", "data": {"mm": 3}, "time": 3.0}
+    assert event_from_dict(line) == Note(text="rain", time=3.0)
+
+
+def test_events_of_records_lead_to_the_same_records(tmp_path):
+    """What follows a run event by event sees what one who reads the file sees."""
+    records = Records(tmp_path / "a")
+    records.extend([STARTED, epoch(0, 0.1), RetriedAlone("t1"), STARTED, epoch(1, 0.2), ENDED])
+    other = Records(tmp_path / "b")
+    other.extend(records.events())
+    assert (other.trials, other.notes) == (records.trials, records.notes)

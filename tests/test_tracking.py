@@ -213,7 +213,7 @@ class TestOneSearch:
         folder.mkdir(parents=True)
         (folder / "config.yaml").write_text("seed: 1")
         run.tracker.log_artifacts([folder / "config.yaml"])
-        run(Note("start"), started("finetune", "finetune"), epoch(0, "finetune"), ended("finetune"))
+        run(Note(), started("finetune", "finetune"), epoch(0, "finetune"), ended("finetune"))
         assert run.tracker.close() == 0
         runs = found_runs()
         assert list(runs) == ["finetune"]

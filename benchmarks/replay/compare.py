@@ -21,10 +21,9 @@ from statistics import fmean, median, stdev
 
 import numpy as np
 
-from benchmarks.replay.simulate import TOLERANCE, Bench, Memory, Replay, Setting
+from benchmarks.replay.simulate import TOLERANCE, Bench, Memory, Replay, SearchSetting
 from benchmarks.replay.table import GridTable
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 from hsf_tune.search.samplers import SAMPLERS
 
@@ -53,7 +52,7 @@ def parse_race(text: str) -> tuple[int, tuple[int, ...]]:
     return counts[0], tuple(counts[1:])
 
 
-def race_name(setting: Setting) -> str:
+def race_name(setting: SearchSetting) -> str:
     """The inverse of `parse_race`."""
     return f"{setting.strategies}/{','.join(str(kept) for kept in setting.keep)}"
 
@@ -71,7 +70,7 @@ def settings_of(
     samplers: Sequence[str] = tuple(SAMPLERS),
     pruners: Sequence[str] = ("none", "median"),
     startup: int = 4,
-) -> list[Setting]:
+) -> list[SearchSetting]:
     """Every race with every sampler; pruners beyond the first with the first race only."""
     small = smallest_fold(table) < SMALLEST_VALIDATION
     found = []
@@ -80,7 +79,7 @@ def settings_of(
         for sampler in samplers:
             for pruner in pruners if i == 0 else pruners[:1]:
                 judge = pruner != "none" and small
-                found.append(Setting(sampler, pruner, strategies, keep, startup, judge))
+                found.append(SearchSetting(sampler, pruner, strategies, keep, startup, judge))
     return found
 
 
@@ -101,7 +100,7 @@ class Row:
         finalists_below: the same for the best of the finalists.
     """
 
-    setting: Setting
+    setting: SearchSetting
     searches: int
     trainings: float
     epochs: float
@@ -116,7 +115,7 @@ class Row:
 
 def compare(
     table: GridTable,
-    settings: Sequence[Setting],
+    settings: Sequence[SearchSetting],
     *,
     searches: int = 100,
     seed: int = 0,
@@ -148,7 +147,7 @@ class _Task:
     """All settings with one seed, which share what the studies proposed."""
 
     table: GridTable
-    settings: tuple[Setting, ...]
+    settings: tuple[SearchSetting, ...]
     workers: int
     tolerance: float
 
@@ -175,7 +174,7 @@ def _run(seed: int) -> list[Replay]:
     return _here[0].run(seed)
 
 
-def _row(table: GridTable, setting: Setting, replays: Sequence[Replay]) -> Row:
+def _row(table: GridTable, setting: SearchSetting, replays: Sequence[Replay]) -> Row:
     best = table.true_dice[table.best]
     below = [best - replay.dice for replay in replays]
     return Row(
@@ -238,7 +237,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
     lines = [
         f"{table.name}: {len(table.strategies)} strategies on {len(table.folds)} folds of at least"
         f" {smallest_fold(table)} subjects, {whole.trainings} trainings, {whole.epochs} epochs.",
-        f"Best: {describe(table.strategies[best])} (arm {table.arms[best]}): Dice"
+        f"Best: {table.strategies[best].describe()} (arm {table.arms[best]}): Dice"
         f" {table.true_dice[best]:.4f}. Within {tolerance:g} of it: {whole.near} strategies. Rank"
         f" correlation of fold 1 with the other folds: {agreement(table):.2f}.",
         *_default(table),
@@ -254,7 +253,7 @@ def summary(table: GridTable, tolerance: float = TOLERANCE) -> str:
 
 
 def _default(table: GridTable) -> list[str]:
-    key = strategy_key(table.space_under({}).default)
+    key = table.space_under({}).default.key
     if key not in table.strategies:
         return []
     return [f"Documented default: Dice {table.true_dice[key]:.4f}."]

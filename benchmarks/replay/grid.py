@@ -16,9 +16,9 @@ from benchmarks.replay.table import GridTable, Training
 from hsf_tune.config import Config, set_values
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import LR, strategy_key
 from hsf_tune.records import Records, TrialRecord
 from hsf_tune.search.arms import Arm, Space
+from hsf_tune.strategy import LR, Strategy
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
 SMALL_RATES = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
@@ -84,18 +84,18 @@ def _cut(arm: str, key: str, value: Any, points: Mapping[str, Sequence[float]]) 
     return {"choice": sorted(inside)}
 
 
-def every_strategy(grid: Space) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def every_strategy(grid: Space) -> Iterator[tuple[str, Strategy]]:
     """(arm, strategy) of all strategies of a finite space, each once."""
     seen = set()
     for arm in grid.arms:
         for strategy in _strategies(grid, arm):
-            key = strategy_key(strategy)
+            key = strategy.key
             if key not in seen:
                 seen.add(key)
                 yield arm.name, strategy
 
 
-def _strategies(grid: Space, arm: Arm) -> Iterator[Mapping[str, Any]]:
+def _strategies(grid: Space, arm: Arm) -> Iterator[Strategy]:
     listed = [domain.values() for domain in arm.domains.values()]
     assert all(values is not None for values in listed)
     for chosen in itertools.product(*(values or [] for values in listed)):
@@ -135,12 +135,12 @@ def table_of(
         content: the space that is to be replayed.
         config: what the replayed searches are configured by.
     """
-    listed = [(strategy_key(strategy), arm, strategy) for arm, strategy in every_strategy(grid)]
+    listed = [(strategy.key, arm, strategy) for arm, strategy in every_strategy(grid)]
     folds = {split.fold for split in splits}
     trainings = {}
     for record in records.trials.values():
         started = record.started
-        key = strategy_key(started.strategy)
+        key = started.strategy.key
         if started.phase == "explore" and started.fold in folds and record.ended is not None:
             trainings[key, started.fold] = _training(record)
     known = {key for key, _, _ in listed}

@@ -18,33 +18,32 @@ import optuna
 
 from benchmarks.replay.memory import History, RememberedStudy
 from benchmarks.replay.table import GridTable, Training
-from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, MAX_EPOCHS
 from hsf_tune.records import (
     DEFAULT,
     EpochEnded,
     Records,
     TrialEnded,
-    TrialStarted,
+    TrialSpec,
 )
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.coordinator import Coordinator
 from hsf_tune.search.pruner import SMALLEST_VALIDATION
 from hsf_tune.search.race import (
-    Job,
     RacePlan,
     finalists,
-    make_plan,
+    plan_race,
     ranking,
 )
 from hsf_tune.search.samplers import SAMPLERS
 from hsf_tune.search.study import ArmStudy
+from hsf_tune.strategy import DEPTH, FREQUENCY
 
 TOLERANCE = 0.005  # Dice below the grid's best that still counts as having found it
 
 
 @dataclass(frozen=True)
-class Setting:
+class SearchSetting:
     """What a search is configured by.
 
     Attributes:
@@ -104,7 +103,7 @@ class Bench:
     """A table and a setting, ready to be replayed with any seed."""
 
     table: GridTable
-    setting: Setting
+    setting: SearchSetting
 
     def __post_init__(self) -> None:
         if len(self.setting.keep) + 1 > len(self.table.folds):
@@ -137,7 +136,7 @@ class Bench:
         """A coordinator that keeps records and studies in memory."""
         config = self.space.config.search
         splits = self.table.splits_of(len(self.setting.keep) + 1)
-        plan = make_plan(self.space, config, splits, seed, base=False)
+        plan = plan_race(self.space, config, splits, seed, base=False)
         return _InMemory(
             plan=replace(plan, default_arms=plan.default_arms or (DEFAULT,)),  # no extra training
             records=_NoFile(Path("replay")),
@@ -207,12 +206,12 @@ class _Search:
         self.hit: tuple[int, int] | None = None  # trainings, epochs since when the pick is good
 
     def run(self, workers: int) -> Replay:
-        queue: list[tuple[float, int, Job, int]] = []  # time, order, job, epoch that ends
+        queue: list[tuple[float, int, TrialSpec, int]] = []  # time, order, job, epoch that ends
         now, order = 0.0, 0
         while True:
             while len(self.coordinator.running) < workers:
                 step = self.coordinator.next_job(f"worker-{order}")
-                if not isinstance(step, Job):
+                if not isinstance(step, TrialSpec):
                     break
                 self._start(step)
                 order += 1
@@ -225,46 +224,33 @@ class _Search:
                 heapq.heappush(queue, (later, number, job, epoch + 1))
         return self._outcome(now)
 
-    def _training(self, job: Job) -> Training:
+    def _training(self, job: TrialSpec) -> Training:
         return self.table.trainings[self.table.nearest(job.strategy), job.split.fold]
 
-    def _first(self, job: Job) -> int:
+    def _first(self, job: TrialSpec) -> int:
         """The epoch after which the job is looked at first; its last where nobody prunes."""
         return 0 if self.prunes else max(0, len(self._training(job).curve) - 1)
 
-    def _seconds(self, job: Job) -> float:
+    def _seconds(self, job: TrialSpec) -> float:
         training = self._training(job)
         return training.seconds / max(1, len(training.curve)) if self.prunes else training.seconds
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: TrialSpec) -> None:
         depth, frequency = job.strategy[DEPTH], job.strategy.get(FREQUENCY, 1)
-        epochs = job.strategy[MAX_EPOCHS]
         assert isinstance(depth, int)
         assert isinstance(frequency, int)
-        assert isinstance(epochs, int)
-        validate = list(job.split.validate)
+        openings = {f"block {k}": k * frequency for k in range(depth + 1)}
+        started = job.started(opening_epochs=openings, time=0.0)
         if self.setting.judge_small_folds:
-            validate += [f"stand-in-{i}" for i in range(SMALLEST_VALIDATION)]
-        started = TrialStarted(
-            trial=job.trial,
-            phase=job.split.phase,
-            arm=job.arm,
-            strategy=job.strategy,
-            fold=job.split.fold,
-            seed=job.seed,
-            max_epochs=epochs,
-            train=job.split.train,
-            validate=validate,
-            opening_epochs={f"block {k}": k * frequency for k in range(depth + 1)},
-            time=0.0,
-        )
+            others = [f"stand-in-{i}" for i in range(SMALLEST_VALIDATION)]
+            started = replace(started, validate=[*started.validate, *others])
         self.coordinator.receive([started])
         self.trainings += 1
 
     def _prune(self, trial: str, reason: str) -> None:
         self.to_end[trial] = reason
 
-    def _advance(self, job: Job, epoch: int, worker: str) -> bool:
+    def _advance(self, job: TrialSpec, epoch: int, worker: str) -> bool:
         """Let an epoch of a job end; whether the job has ended with it."""
         training = self._training(job)
         if self.prunes and training.curve:
@@ -278,7 +264,7 @@ class _Search:
         self._look()
         return True
 
-    def _end(self, job: Job, training: Training, epochs: int, reason: str | None) -> None:
+    def _end(self, job: TrialSpec, training: Training, epochs: int, reason: str | None) -> None:
         status = "pruned" if reason else "finished" if training.dice is not None else "failed"
         dice = training.dice if status == "finished" else None
         self.epochs += epochs

@@ -25,9 +25,9 @@ from hsf_tune.config import config_from_dict
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, SearchError
 from hsf_tune.files import write_text
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.search.arms import Space
 from hsf_tune.search.space import build_space
+from hsf_tune.strategy import Strategy
 
 FORMAT = 1
 DIGITS = 6  # of a Dice in the file
@@ -70,7 +70,7 @@ class GridTable:
     config: Mapping[str, Any]
     blocks: Mapping[str, int]
     splits: tuple[Split, ...]
-    strategies: Mapping[str, Mapping[str, Any]]
+    strategies: Mapping[str, Strategy]
     arms: Mapping[str, str]
     trainings: Mapping[tuple[str, int], Training]
     _near: dict[str, str] = field(default_factory=dict, compare=False, repr=False)
@@ -94,19 +94,19 @@ class GridTable:
         """The first so many folds; nothing to confirm, nothing to test."""
         return Splits(test=(), explore=self.splits[:folds], confirm=())
 
-    def nearest(self, strategy: Mapping[str, Any]) -> str:
+    def nearest(self, strategy: Strategy) -> str:
         """The key of the recorded strategy that answers for this one.
 
         Raises:
             SearchError: no recorded strategy is like it in all but the rate.
         """
-        asked = strategy_key(strategy)
+        asked = strategy.key
         if asked not in self._near:
-            snapped = {key: self._snapped(key, value) for key, value in strategy.items()}
-            found = strategy_key(snapped)
+            snapped = Strategy({k: self._snapped(k, value) for k, value in strategy.items()})
+            found = snapped.key
             if found not in self.strategies:
                 raise SearchError(
-                    f"{self.name} holds no training of {describe(snapped)}, which a search asked"
+                    f"{self.name} holds no training of {snapped.describe()}, which a search asked"
                     " for. Record the missing part of the grid with benchmarks.record_grid."
                 )
             self._near[asked] = found
@@ -212,8 +212,8 @@ def load_table(path: Path) -> GridTable:
 
 
 def _from_plain(plain: Mapping[str, Any]) -> GridTable:
-    strategies: Sequence[Mapping[str, Any]] = plain["strategies"]
-    keys = [strategy_key(strategy) for strategy in strategies]
+    strategies = [Strategy(values) for values in plain["strategies"]]
+    keys = [strategy.key for strategy in strategies]
     trainings = {
         (keys[i], fold): Training(
             dice, tuple(math.nan if value is None else value for value in curve), seconds

@@ -21,7 +21,7 @@ from hsf_tune.finetuning.base import network_architecture
 from hsf_tune.model.networks import new_network
 from hsf_tune.model.weights import BaseModel
 from hsf_tune.records import BASE
-from hsf_tune.search.race import Expected, RacePlan
+from hsf_tune.search.race import RacePlan, Workload
 
 STATE = 3  # a running trial's state in sizes of the weights: these, and two moments of each
 CLEARLY = 0.8  # of the estimate; below, a search is refused
@@ -58,7 +58,7 @@ class DiskUse:
 
 
 def estimate(
-    config: Config, base: BaseModel, plan: RacePlan, expected: Expected, workers: int
+    config: Config, base: BaseModel, plan: RacePlan, expected: Workload, workers: int
 ) -> DiskUse:
     """What a search takes, from the network's size and the number of trials.
 

@@ -17,7 +17,7 @@ from hsf_tune.export.folder import Exported, Kind, write_folder
 from hsf_tune.export.hsf_config import check_name, shell_text
 from hsf_tune.export.weights import fold_models, require_same_base, train_single, training_config
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel, open_run
-from hsf_tune.finetuning.strategy import MAX_EPOCHS, SavedStrategy, describe, load_strategy
+from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
 from hsf_tune.progress import Expected, Progress
 from hsf_tune.tracking import address_for
 from hsf_tune.tracking.registry import register
@@ -31,7 +31,7 @@ def export(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:
     require_same_base(run, saved)
     name = check_name(args.name or run.name)
     to = args.to or _models_folder(run, console) / name
-    console.print(f"Strategy: {describe(saved.strategy)}")
+    console.print(f"Strategy: {saved.strategy.describe()}")
     kind: Kind = args.kind
     threads = args.threads or saved.threads
     torch.set_num_threads(threads)
@@ -66,7 +66,7 @@ def _models(
         f"Training once more on {len(run.subjects)} subjects"
         + (f"; {left_out} of the test set stay out." if left_out else "."),
     )
-    expected = {saved.arm: Expected(1, int(saved.strategy.get(MAX_EPOCHS, 0)))}
+    expected = {saved.arm: Expected(1, saved.strategy.max_epochs)}
     with Progress(expected, title=f"export {run.name}", console=console) as progress:
         return [train_single(run, saved, progress, threads=threads)]
 

@@ -38,13 +38,14 @@ def gate(
     *,
     purpose: Purpose | None = None,
     workers: int | None = None,
+    least_side: int | None = None,
 ) -> Findings:
     """Check the data of a run; show its warnings here, and its faults on standard error.
 
     Raises:
         DataError: there are faults; each has been shown.
     """
-    findings = inspect(config, console, purpose=purpose, workers=workers)
+    findings = inspect(config, console, purpose=purpose, workers=workers, least_side=least_side)
     show_warnings(findings, console)
     if findings.faults:
         show_faults(findings, config, errors())
@@ -58,6 +59,7 @@ def inspect(
     *,
     purpose: Purpose | None = None,
     workers: int | None = None,
+    least_side: int | None = None,
 ) -> Findings:
     """`check_data` with a progress bar."""
     with _bar(console) as bar:
@@ -67,6 +69,7 @@ def inspect(
             workers=workers,
             purpose=purpose,
             place_labels=find_merging,
+            least_side=least_side,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
 

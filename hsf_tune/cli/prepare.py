@@ -30,7 +30,7 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base
 from hsf_tune.finetuning.evaluate import case_losses
 from hsf_tune.model.weights import BaseModel
-from hsf_tune.records import Event, Note, Records
+from hsf_tune.records import Event, Records, Versions
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.tracking import MlflowTracker
 
@@ -72,7 +72,7 @@ def prepare(config: Config, console: Screen, purpose: Purpose) -> Prepared:
     if config.datasets.base == "demo":
         paths = {name: d.path for name, d in config.datasets.datasets.items()}
         ensure_demo(config.datasets.main_path, paths)
-    findings = gate(config, console, purpose=purpose)
+    findings = gate(config, console, purpose=purpose, least_side=base.architecture.multiple_of)
     case_losses(config)
     cases = list(findings.cases)
     store = open_store(cases, config.datasets, config.store)
@@ -162,9 +162,9 @@ def versions() -> dict[str, str]:
 def note_versions(records: Records) -> None:
     """Write down what the run is computed with, again where it goes on with something else."""
     found = versions()
-    known = [note.data for note in records.notes if note.about == "versions"]
-    if not known or dict(known[-1]) != found:
-        records.append(Note("versions", "what this run is computed with", found))
+    known = records.noted(Versions)
+    if not known or dict(known[-1].versions) != found:
+        records.append(Versions(found, text="what this run is computed with"))
 
 
 def write_through(

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Sequence
 
 from hsf_tune.cli.shell import Screen
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.report import write_report
+from hsf_tune.strategy import describe
 
 
 def report(args: argparse.Namespace, _: Sequence[str], console: Screen) -> int:

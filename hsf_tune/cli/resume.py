@@ -21,14 +21,13 @@ from hsf_tune.cli.prepare import Prepared, file_hashes
 from hsf_tune.config import Config, TrackingConfig, config_from_dict, config_of_run, set_values
 from hsf_tune.data.splits import Split, Splits
 from hsf_tune.errors import ConfigError, RunError
-from hsf_tune.records import Note
+from hsf_tune.records import Configured
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.space import Space
 from hsf_tune.search.space_file import constants_of, read_space
 from hsf_tune.stored_run import StoredRun, read_stored
 from hsf_tune.tracking import is_known
 
-CONFIGURATION = "configuration"  # note: what the run is made of; the last one holds
 MORE = "search.strategies_per_arm"  # may be raised, and only raised
 MAY_CHANGE = {
     "name",
@@ -58,10 +57,9 @@ class Earlier(StoredRun):
     """A run to go on with; its configuration is under the run's name and place."""
 
     @property
-    def noted(self) -> Mapping[str, Any]:
-        """The data of the last CONFIGURATION note; {} where there is none."""
-        notes = self.notes(CONFIGURATION)
-        return notes[-1].data if notes else {}
+    def noted(self) -> Configured | None:
+        """What the run is made of, as last noted; None where it is not."""
+        return next(reversed(self.records.noted(Configured)), None)
 
     @property
     def splits(self) -> Splits:
@@ -156,7 +154,7 @@ def accepted_changes(earlier: Earlier, config: Config) -> dict[str, Any]:
     Raises:
         ConfigError: one of them would make its trials incomparable.
     """
-    before = config_of_run(earlier.noted["config"]) if earlier.noted else earlier.config
+    before = config_of_run(earlier.noted.config) if earlier.noted else earlier.config
     found = _differences(_flat(before.to_dict()), _flat(config.to_dict()))
     refused = [_changed(*entry) for entry in found if not _may_change(*entry)]
     if refused:
@@ -182,26 +180,25 @@ def require_same_space(earlier: Earlier, space: Space) -> None:
     Raises:
         ConfigError: they differ; the message names each key.
     """
-    if not earlier.noted:
+    if not earlier.noted or earlier.noted.space is None:
         return
-    before, now = _flat_space(earlier.noted["space"]), _flat_space(space.to_dict())
+    before, now = _flat_space(earlier.noted.space), _flat_space(space.to_dict())
     found = _differences(before, now)
     refused = [entry for entry in found if entry[0] == "name" or not _may_change(*entry)]
     if refused:
         raise _refusal(earlier, [f"search space: {_changed(*entry)}" for entry in refused])
 
 
-def configuration_note(config: Config, space: Space | None, changes: str = "") -> Note:
+def configuration_note(config: Config, space: Space | None, changes: str = "") -> Configured:
     """What a run is made of, for its records."""
-    made_of = {"config": config.to_dict()}
-    if space is not None:
-        made_of["space"] = space.to_dict()
-    return Note(CONFIGURATION, changes, made_of)
+    if space is None:
+        return Configured(config.to_dict(), text=changes)
+    return Configured(config.to_dict(), space.to_dict(), space.default, text=changes)
 
 
 def describe_changes(earlier: Earlier, changes: Mapping[str, Any]) -> str:
     """One line of what is not as before; '' where nothing is."""
-    before = _flat(earlier.noted["config"] if earlier.noted else earlier.config.to_dict())
+    before = _flat(earlier.noted.config if earlier.noted else earlier.config.to_dict())
     return "; ".join(_changed(key, before.get(key), now) for key, now in changes.items())
 
 

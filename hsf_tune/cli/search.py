@@ -44,10 +44,11 @@ from hsf_tune.finetuning.base import base_comparable
 from hsf_tune.installed import typed
 from hsf_tune.interrupt import deferring
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, sole_writer
+from hsf_tune.records import Records, SearchInterrupted, sole_writer
+from hsf_tune.records.tables import write_tables
 from hsf_tune.report import write_report
 from hsf_tune.run_folder import RunFolder
-from hsf_tune.search.race import make_plan
+from hsf_tune.search.race import plan_race
 from hsf_tune.search.retention import drop_checkpoints
 from hsf_tune.search.run import (
     SearchOutcome,
@@ -173,7 +174,8 @@ def _run(
                     choose_test=lambda _: test_jobs(folder, config, splits),
                     interrupt=interrupt,
                 )
-            status = outcome.status if outcome.status != "time_budget" else "finished"
+            cut = isinstance(outcome.end, SearchInterrupted)
+            status = "interrupted" if cut else "finished"
             complete = outcome.status == "finished"
             code = _finish(prepared, fitted, splits, folder, records, outcome, console)
         except KeyboardInterrupt:  # a second Ctrl-C stops at once
@@ -218,7 +220,7 @@ def _require_room(
 ) -> None:
     """Say how much disk the search takes, and refuse where it clearly is not there."""
     comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=comparable)
     expected = plan_search(config, space, splits, base_comparable=comparable)
     use = estimate(config, prepared.base, plan, expected, side_by_side(config))
     used = used_bytes(folder)
@@ -265,7 +267,7 @@ def _finish(
 ) -> int:
     """Tables and report for what is done, however the search ended."""
     with records.files.writing():
-        records.write_tables()
+        write_tables(records)
         report = write_report(folder)
         folds = {split.fold: split for split in splits.explore}
         recommended, threads = report.summary["recommendation"], outcome.resources.threads
@@ -291,7 +293,7 @@ def _dry_run(prepared: Prepared, space: Space, splits: Splits, console: Screen) 
     config = space.config
     placement, cost = measured(prepared, config)
     comparable = base_comparable(prepared.base, config)
-    plan = make_plan(space, config.search, splits, config.seed, base=comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=comparable)
     workers = config.search.max_concurrent or workers_here(config, placement, cost)
     expected = plan_search(config, space, splits, base_comparable=comparable)
     print_plan(prepared, space, splits, plan, expected, cost, placement, workers, console)

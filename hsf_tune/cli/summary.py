@@ -19,11 +19,11 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning.length import epoch_length
 from hsf_tune.finetuning.placement import Placement
 from hsf_tune.finetuning.probe import StepCost
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.installed import typed_program
 from hsf_tune.run_folder import RunFolder
-from hsf_tune.search.race import Expected, RacePlan
+from hsf_tune.search.race import RacePlan, Workload
 from hsf_tune.search.space import Space
+from hsf_tune.strategy import describe
 from hsf_tune.wording import duration
 
 
@@ -32,7 +32,7 @@ def print_plan(
     space: Space,
     splits: Splits,
     plan: RacePlan,
-    expected: Expected,
+    expected: Workload,
     cost: StepCost,
     placement: Placement,
     workers: int,
@@ -75,7 +75,7 @@ def _print_splits(splits: Splits, confirmed: bool, console: Screen) -> None:
 def _print_work(
     prepared: Prepared,
     splits: Splits,
-    expected: Expected,
+    expected: Workload,
     cost: StepCost,
     placement: Placement,
     workers: int,

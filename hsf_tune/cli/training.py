@@ -29,21 +29,18 @@ from hsf_tune.cli.winner import save_trial
 from hsf_tune.config import Config, get_value
 from hsf_tune.data.splits import Split, finetune_split, named_test_set
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.length import ENOUGH_STEPS, epoch_length
-from hsf_tune.finetuning.schedule import make_plan
-from hsf_tune.finetuning.strategy import (
-    MAX_EPOCHS,
-    SavedStrategy,
-    canonical,
-    describe,
-)
+from hsf_tune.finetuning.schedule import make_schedule
+from hsf_tune.finetuning.strategy import SavedStrategy, canonical
 from hsf_tune.installed import typed
 from hsf_tune.interrupt import Stopped
 from hsf_tune.machine import cpu_count
 from hsf_tune.progress import Expected, Progress
-from hsf_tune.records import Records, TrialEnded, sole_writer
+from hsf_tune.records import Records, TrialEnded, TrialSpec, sole_writer
+from hsf_tune.records.tables import write_tables
 from hsf_tune.run_folder import RunFolder
+from hsf_tune.strategy import Strategy
 
 TRIAL = "finetune-1"  # the one trial of a run
 
@@ -65,12 +62,12 @@ def finetune(args: argparse.Namespace, words: Sequence[str], console: Screen) ->
     threads = args.threads or (saved.threads if saved else cpu_count())
     _warn(prepared, config, strategy, console)
     name, folder = new_run_folder(config, "finetune")
-    console.print(f"Strategy: {describe(strategy)}\nFolder: {folder}")
+    console.print(f"Strategy: {strategy.describe()}\nFolder: {folder}")
     with sole_writer(folder):
         records = Records(folder)
         split = _begin(prepared, config, saved, words, records, console)
         key = prepared.store.key
-        spec = TrialSpec(TRIAL, "finetune", "single", strategy, split, config.seed, True, key)
+        spec = TrialSpec(TRIAL, "single", strategy, split, config.seed, key, phase="finetune")
         _say_length(spec, prepared, config, console)
         try:
             ended = _train(prepared, config, spec, records, console, threads)
@@ -148,7 +145,7 @@ def _train(
     folder, name = records.folder, records.folder.name
     note_versions(records)
     tracker = start_tracking(config, folder, name, records, console, nested=False)
-    expected = {spec.arm: Expected(1, int(spec.strategy[MAX_EPOCHS]))}
+    expected = {spec.arm: Expected(1, spec.strategy.max_epochs)}
     status = "failed"
     try:
         with Progress(expected, title=name, console=console) as progress:
@@ -159,7 +156,7 @@ def _train(
         reason = "the one strategy of this run"
         record = records.trials[spec.trial]
         with records.files.writing():
-            records.write_tables()
+            write_tables(records)
             save_trial(folder, prepared, config, record, spec.split, threads, reason)
         status = "finished"
         return ended
@@ -191,7 +188,7 @@ def _split(prepared: Prepared, saved: SavedStrategy | None, console: Screen) -> 
     return saved.split
 
 
-def _strategy(prepared: Prepared, config: Config, saved: SavedStrategy | None) -> dict[str, object]:
+def _strategy(prepared: Prepared, config: Config, saved: SavedStrategy | None) -> Strategy:
     """What is trained: the configuration's values, of all keys that a saved strategy names."""
     plain = config.to_dict()
     named = {key: get_value(plain, key) for key in (saved.strategy if saved else {})}
@@ -206,13 +203,13 @@ def _as_saved(config: Config, saved: SavedStrategy | None, overrides: list[str])
     return config.with_values({"lightning.precision": saved.precision})
 
 
-def _warn(prepared: Prepared, config: Config, strategy: dict[str, object], console: Screen) -> None:
-    plan = make_plan(config.finetuning, config.lightning, prepared.blocks)
-    if strategy and plan.never_opened:
+def _warn(prepared: Prepared, config: Config, strategy: Strategy, console: Screen) -> None:
+    schedule = make_schedule(config.finetuning, config.lightning, prepared.blocks)
+    if strategy and schedule.never_opened:
         console.say(
-            f"with lightning.max_epochs={plan.max_epochs} and finetuning.unfreeze_frequency="
-            f"{plan.frequency}, {plan.never_opened} of {plan.depth} blocks never open. Use"
-            f" lightning.max_epochs=auto, or {(plan.depth + 1) * plan.frequency}.",
+            f"with lightning.max_epochs={schedule.max_epochs} and finetuning.unfreeze_frequency="
+            f"{schedule.frequency}, {schedule.never_opened} of {schedule.depth} blocks never open. Use"
+            f" lightning.max_epochs=auto, or {(schedule.depth + 1) * schedule.frequency}.",
             "Warning",
         )
 
@@ -221,7 +218,7 @@ def _say_length(spec: TrialSpec, prepared: Prepared, config: Config, console: Sc
     """How many optimiser steps the training has, and how many epochs would be enough of them."""
     crops = len(spec.split.train_set(prepared.cases))
     length = epoch_length(crops, config.datasets.batch_size, config.lightning)
-    epochs = int(spec.strategy[MAX_EPOCHS])
+    epochs = spec.strategy.max_epochs
     console.print(
         f"Length: {epochs} epochs of {length.steps} optimiser steps, {epochs * length.steps} in"
         f" all; an epoch goes {length.crops / crops:.1f} times through {crops} training crops",

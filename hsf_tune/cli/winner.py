@@ -10,12 +10,12 @@ from typing import Any
 from hsf_tune.cli.prepare import Prepared, versions
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Split, Splits
-from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
+from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy
 from hsf_tune.installed import typed
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord
+from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Records, TrialRecord, TrialSpec
 from hsf_tune.report import read_run
 from hsf_tune.run_folder import RunFolder
-from hsf_tune.search.race import Job
+from hsf_tune.strategy import Strategy
 
 
 def write_recommended(
@@ -36,8 +36,8 @@ def write_recommended(
     Returns:
         Whether there was such a trial.
     """
-    strategy = recommendation.get("strategy")
-    found = sorted(_explored(records, strategy or {}), key=lambda r: r.started.fold)
+    strategy = Strategy(recommendation.get("strategy"))
+    found = sorted(_explored(records, strategy), key=lambda r: r.started.fold)
     if not strategy or not found:
         return False
     split = splits[found[0].started.fold]
@@ -60,7 +60,7 @@ def save_trial(
     save_strategy(
         RunFolder(folder).strategy,
         SavedStrategy(
-            strategy=dict(started.strategy),
+            strategy=started.strategy,
             config=config.to_dict(),
             split=split,
             seed=started.seed,
@@ -78,7 +78,7 @@ def save_trial(
     )
 
 
-def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
+def test_jobs(folder: Path, config: Config, splits: Splits) -> list[TrialSpec]:
     """The recommended strategy and the baselines on the locked test set, where there is one.
 
     They train on all other subjects. The set is opened once: where the search goes on after that,
@@ -91,14 +91,14 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[Job]:
     split = Split("test", 1, tuple(others), splits.test)
     wanted = {RECOMMENDED: run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
     if any(record.started.arm == BASE for record in run.trials):
-        wanted[BASE] = {}
+        wanted[BASE] = Strategy()
     opened = [t.started for t in run.trials if t.started.phase == "test"]
     wanted |= {started.arm: started.strategy for started in opened}
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, TrialSpec] = {}
     for name, strategy in wanted.items():
         if strategy is not None:
-            job = Job(f"test-{name}", name, strategy, split, config.seed)
-            jobs.setdefault(strategy_key(strategy), job)
+            job = TrialSpec(f"test-{name}", name, Strategy(strategy), split, config.seed)
+            jobs.setdefault(job.strategy.key, job)
     return list(jobs.values())
 
 
@@ -107,8 +107,8 @@ def best_strategy_hint(folder: Path) -> str:
     return typed("finetune", f"strategy={os.path.relpath(RunFolder(folder).strategy)}")
 
 
-def _explored(records: Records, strategy: Mapping[str, Any]) -> Iterator[TrialRecord]:
+def _explored(records: Records, strategy: Strategy) -> Iterator[TrialRecord]:
     for record in records.trials.values():
-        same = strategy_key(record.started.strategy) == strategy_key(strategy)
+        same = record.started.strategy.key == strategy.key
         if record.finished and record.started.phase == "explore" and same:
             yield record

@@ -74,6 +74,7 @@ def check_data(
     progress: Progress | None = None,
     purpose: Purpose | None = None,
     place_labels: PlaceLabels | None = None,
+    least_side: int | None = None,
 ) -> Findings:
     """Read all files of a study and find all that is wrong with them, at once.
 
@@ -83,12 +84,13 @@ def check_data(
         progress: called after each case with the cases done and the cases in all.
         purpose: which splits to try out; None for those of either, where they apply.
         place_labels: `model.labels.find_merging`, which knows what the forgiving loss needs.
+        least_side: of an image, in voxels; None for what the configured network needs.
     """
     cases, faults = discover(config.datasets)
     strays = len(faults)
     faults += _without_patterns(config)
     faults = labelling_faults(config, place_labels) + faults
-    examined = _examine_all(cases, _rules(config), workers, progress)
+    examined = _examine_all(cases, _rules(config, least_side), workers, progress)
     faults += [fault for one in examined for fault in one.faults]
     facts = {one.case.id: one.facts for one in examined if one.facts is not None}
     faults += _same_image(cases, facts)
@@ -110,9 +112,9 @@ def _without_patterns(config: Config) -> Iterator[Fault]:
             )
 
 
-def _rules(config: Config) -> dict[str, LabelRules]:
+def _rules(config: Config, least_side: int | None) -> dict[str, LabelRules]:
     """The network halves its input `num_levels - 1` times; a shorter side would be padding."""
-    least = 2 ** (config.models.num_levels - 1)
+    least = least_side or 2 ** (config.models.num_levels - 1)
     return {
         name: LabelRules(
             f"datasets.datasets.{name}.labels", dataset.labels, len(dataset.labels_names), least

@@ -26,7 +26,7 @@ from hsf_tune.export.model_card import model_card
 from hsf_tune.export.onnx_file import OnnxFile, write_onnx
 from hsf_tune.export.segmenter import reference_metadata
 from hsf_tune.finetuning.finished import FinishedRun, TrainedModel
-from hsf_tune.finetuning.strategy import SavedStrategy, describe
+from hsf_tune.finetuning.strategy import SavedStrategy
 from hsf_tune.installed import typed
 from hsf_tune.model.weights import build_network, load_base
 
@@ -147,7 +147,7 @@ def _export(
         "name": path.stem,
         **labels.to_metadata(),
         **reference_metadata(run.config),
-        "strategy": describe(saved.strategy),
+        "strategy": saved.strategy.describe(),
         "trial": model.trial,
         "base_model": saved.base_name,
         "base_sha256": saved.base_sha256,

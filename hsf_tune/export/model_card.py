@@ -14,8 +14,9 @@ from typing import Any
 from hsf_tune.export.labels import LabelSet
 from hsf_tune.export.onnx_file import OnnxFile
 from hsf_tune.finetuning.finished import EXPORT, FinishedRun, TrainedModel
-from hsf_tune.finetuning.strategy import SavedStrategy, describe, strategy_key
+from hsf_tune.finetuning.strategy import SavedStrategy
 from hsf_tune.records import label_means, subject_means
+from hsf_tune.strategy import strategy_key
 
 FILL_IN = "(to be filled in by the owner of the data)"
 
@@ -92,7 +93,7 @@ def _strategy(saved: SavedStrategy) -> list[str]:
     settings = [f"- {key}: {value}" for key, value in saved.strategy.items()]
     why = [f"- chosen because: {saved.reason}"] if saved.reason else []
     return [
-        f"{describe(saved.strategy).capitalize()}.",
+        f"{saved.strategy.describe().capitalize()}.",
         "",
         *settings,
         f"- seed: {saved.seed}, precision: {saved.precision}",
@@ -137,7 +138,7 @@ def _confirmed(
     """Mean, interval and number of subjects, where the report speaks of this very strategy."""
     recommended = report.get("recommendation", {})
     mean = recommended.get("confirmed_dice_mean")
-    same = strategy_key(recommended.get("strategy", {})) == strategy_key(saved.strategy)
+    same = strategy_key(recommended.get("strategy", {})) == saved.strategy.key
     if mean is None or not same:
         return None
     interval, n = recommended.get("confirmed_dice_ci95"), recommended.get("n_subjects", 0)
@@ -146,11 +147,11 @@ def _confirmed(
 
 def _own_scores(run: FinishedRun, saved: SavedStrategy) -> list[str]:
     """Means over the validation subjects of the strategy's trials, where nothing was confirmed."""
-    key = strategy_key(saved.strategy)
+    key = saved.strategy.key
     scores = [
         score
         for record in run.records.trials.values()
-        if record.finished and record.ended and strategy_key(record.started.strategy) == key
+        if record.finished and record.ended and record.started.strategy.key == key
         for score in record.ended.scores
     ]
     means = list(subject_means(scores).values())

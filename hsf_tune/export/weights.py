@@ -22,9 +22,9 @@ from hsf_tune.finetuning.finished import (
     choose_bag,
     no_weights,
 )
-from hsf_tune.finetuning.fit import TrialSpec, fit
-from hsf_tune.finetuning.strategy import SavedStrategy, strategy_key
-from hsf_tune.records import Event
+from hsf_tune.finetuning.fit import fit
+from hsf_tune.finetuning.strategy import SavedStrategy
+from hsf_tune.records import Event, TrialSpec
 
 
 def train_single(
@@ -48,7 +48,7 @@ def train_single(
     config = training_config(run.config, saved)
     spec = single_spec(run, saved, config)
     files = run.files.export(spec.trial)
-    write_text(files.strategy, strategy_key(saved.strategy))
+    write_text(files.strategy, saved.strategy.key)
     fit(config, spec, files.path, on_event, threads=threads)
     train = tuple(spec.split.train)
     return TrainedModel(files.final, spec.trial, EXPORT, 1, spec.seed, train)
@@ -62,7 +62,7 @@ def fold_models(run: FinishedRun, saved: SavedStrategy) -> list[TrainedModel]:
     """
     bag = choose_bag(run.models_of(saved.strategy))
     if not bag:
-        if saved.strategy and strategy_key(saved.strategy) != strategy_key(run.saved.strategy):
+        if saved.strategy and saved.strategy.key != run.saved.strategy.key:
             raise ModelError(
                 f"{run.folder} has no weights of the strategy asked for; expected one that the"
                 " search has run and kept. Train it: --as single."
@@ -109,8 +109,8 @@ def single_spec(run: FinishedRun, saved: SavedStrategy, config: Config) -> Trial
             " trained for export. Take the one there is: --as bag."
         )
     split = Split(EXPORT, 1, run.subjects, ())
-    about = [strategy_key(saved.strategy), str(saved.seed)]
+    about = [saved.strategy.key, str(saved.seed)]
     number = sha256(
         "\n".join([*about, *run.subjects, config.lightning.precision]).encode()
     ).hexdigest()[:8]
-    return TrialSpec(f"export-{number}", EXPORT, saved.arm, saved.strategy, split, saved.seed)
+    return TrialSpec(f"export-{number}", saved.arm, saved.strategy, split, saved.seed)

@@ -6,17 +6,17 @@ prediction. Which weights they take is decided here, in the same way for all of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError, RunError
-from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy, strategy_key
+from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
 from hsf_tune.installed import typed
 from hsf_tune.run_folder import TrialFolder
 from hsf_tune.stored_run import StoredRun, read_stored
+from hsf_tune.strategy import Strategy
 
 EXPORT = "export"  # phase of the model that is trained on every subject
 _PHASES = ("confirm", "explore", "finetune")  # whose models come first in a bag
@@ -62,15 +62,15 @@ class FinishedRun(StoredRun):
         named = {s for split in used for s in (*split.train, *split.validate)}
         return tuple(sorted(named - set(self.test_subjects)))
 
-    def models_of(self, strategy: Mapping[str, Any]) -> list[TrainedModel]:
+    def models_of(self, strategy: Strategy) -> list[TrainedModel]:
         """Last epoch's weights of every finished trial of a strategy that are still there."""
-        key, found = strategy_key(strategy), []
+        key, found = strategy.key, []
         for record in self.records.trials.values():
             started, ended = record.started, record.ended
             if not record.finished or ended is None or not ended.last_checkpoint:
                 continue
             path = self.files.inside(ended.last_checkpoint)
-            if strategy_key(started.strategy) == key and path.exists():
+            if started.strategy.key == key and path.exists():
                 found.append(
                     TrainedModel(
                         path,
@@ -129,7 +129,7 @@ def best_weights(run: FinishedRun) -> Path:
     exported = [
         trial.final
         for trial in run.files.exports
-        if strategy_of_export(trial) == strategy_key(run.saved.strategy)
+        if strategy_of_export(trial) == run.saved.strategy.key
     ]
     models = run.models_of(run.saved.strategy)
     own = [m.path for m in models if m.trial == run.saved.trial]

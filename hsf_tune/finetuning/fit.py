@@ -29,12 +29,12 @@ from hsf_tune.finetuning.evaluate import evaluate
 from hsf_tune.finetuning.module import FinetuningModule
 from hsf_tune.finetuning.pictures import draw_curve, draw_overlay
 from hsf_tune.finetuning.placement import place
-from hsf_tune.finetuning.setting import Setting, TrialSpec, count_parameters, set_aside_damage
+from hsf_tune.finetuning.setup import TrialSetup, count_parameters, set_aside_damage
 from hsf_tune.model.network import Network
-from hsf_tune.records import Event, Note, Score, TrialEnded, event_to_dict, mean_dice
+from hsf_tune.records import Event, Score, TrialEnded, TrialSpec, Warned, event_to_dict, mean_dice
 from hsf_tune.run_folder import TrialFolder
 
-__all__ = ["TrialSpec", "fit", "place"]
+__all__ = ["fit", "place"]
 
 
 def fit(
@@ -66,14 +66,14 @@ def fit(
     pl.seed_everything(spec.seed, workers=False, verbose=False)
     files = TrialFolder(folder)
     damaged = set_aside_damage(files)
-    setting = Setting.of(config, spec, files, threads)
+    setup = TrialSetup.of(config, spec, files, threads)
     folder.mkdir(parents=True, exist_ok=True)
-    ended = setting.claim_folder()
-    on_event(setting.started())
+    ended = setup.claim_folder()
+    on_event(setup.started())
     for path in damaged:
-        on_event(Note("warning", f"{path} could not be read as a state of {spec.trial}"))
+        on_event(Warned(text=f"{path} could not be read as a state of {spec.trial}"))
     if ended is None:
-        ended = _train(setting, on_event, should_stop) if spec.strategy else _score_base(setting)
+        ended = _train(setup, on_event, should_stop) if spec.strategy else _score_base(setup)
         write_text(files.ended, json.dumps(event_to_dict(ended)))
     files.last.unlink(missing_ok=True)  # not before: a kill in between would train anew
     on_event(ended)
@@ -81,32 +81,30 @@ def fit(
 
 
 def _train(
-    setting: Setting,
+    setup: TrialSetup,
     on_event: Callable[[Event], None],
     should_stop: Callable[[], str | None] | None,
 ) -> TrialEnded:
-    config, spec = setting.config, setting.spec
-    length = setting.length()
+    config, spec = setup.config, setup.spec
+    length = setup.length()
     data = CropsDataModule(
-        setting.store,
-        setting.cases,
+        setup.store,
+        setup.cases,
         spec.split,
         config,
         spec.seed,
         crops_per_epoch=length.crops,
     )
-    network = setting.network()
+    network = setup.network()
     network.checkpointing = config.lightning.activation_checkpointing is True
-    subjects = {c.id: c.subject for c in setting.cases}
-    module = FinetuningModule(network, config, setting.plan, length.steps, setting.store, subjects)
-    reporter = TrialReporter(
-        spec.trial, setting.folder, on_event, should_stop, setting.save_weights
-    )
-    resume = setting.folder.last
+    subjects = {c.id: c.subject for c in setup.cases}
+    module = FinetuningModule(network, config, setup.schedule, length.steps, setup.store, subjects)
+    reporter = TrialReporter(spec.trial, setup.folder, on_event, should_stop, setup.save_weights)
+    resume = setup.folder.last
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="pytorch_lightning")
         warnings.filterwarnings("ignore", message=".*`isinstance\\(treespec, LeafSpec\\)`.*")
-        trainer = _trainer(setting, length.accumulate, reporter)
+        trainer = _trainer(setup, length.accumulate, reporter)
         trainer.fit(
             module,
             datamodule=data,
@@ -114,23 +112,23 @@ def _train(
             weights_only=True,
         )
     reporter.tell_again()  # where no epoch was left, Lightning started no training
-    return _finished(setting, module, reporter)
+    return _finished(setup, module, reporter)
 
 
-def _trainer(setting: Setting, accumulate: int, reporter: TrialReporter) -> pl.Trainer:
+def _trainer(setup: TrialSetup, accumulate: int, reporter: TrialReporter) -> pl.Trainer:
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch", "lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    lightning, placement = setting.config.lightning, setting.placement
+    lightning, placement = setup.config.lightning, setup.placement
     return pl.Trainer(
         accelerator=placement.accelerator,
         devices=1,
         precision=placement.precision,
-        max_epochs=setting.plan.max_epochs,
+        max_epochs=setup.schedule.max_epochs,
         accumulate_grad_batches=accumulate,
         log_every_n_steps=lightning.log_every_n_steps,
         benchmark=lightning.benchmark,
         deterministic=lightning.deterministic,
-        limit_val_batches=None if setting.validation_cases() else 0,
+        limit_val_batches=None if setup.validation_cases() else 0,
         num_sanity_val_steps=0,
         callbacks=[reporter],
         plugins=[LightningEnvironment()],  # in a SLURM job, one device all the same
@@ -142,16 +140,16 @@ def _trainer(setting: Setting, accumulate: int, reporter: TrialReporter) -> pl.T
     )
 
 
-def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporter) -> TrialEnded:
+def _finished(setup: TrialSetup, module: FinetuningModule, reporter: TrialReporter) -> TrialEnded:
     """Score the last epoch's weights in full, save them, and draw the trial's figures."""
     started = time.perf_counter()
-    spec = setting.spec
+    spec = setup.spec
     pruned = reporter.pruned
-    scores, figure_paths = _score(setting, module._model)
+    scores, figure_paths = _score(setup, module._model)
     dice = mean_dice(scores)
-    final = setting.save_weights(setting.folder.final, module._model, reporter.epochs - 1, dice)
-    figure_paths = [draw_curve(setting, reporter.history, reporter.best_epoch), *figure_paths]
-    best = setting.folder.best
+    final = setup.save_weights(setup.folder.final, module._model, reporter.epochs - 1, dice)
+    figure_paths = [draw_curve(setup, reporter.history, reporter.best_epoch), *figure_paths]
+    best = setup.folder.best
     return TrialEnded(
         trial=spec.trial,
         status="pruned" if pruned else "finished",
@@ -163,17 +161,17 @@ def _finished(setting: Setting, module: FinetuningModule, reporter: TrialReporte
         parameters_trained=count_parameters(module.groups),
         scores=scores,
         last_checkpoint=final,
-        best_checkpoint=setting.folder.in_run(best) if best.exists() else None,
+        best_checkpoint=setup.folder.in_run(best) if best.exists() else None,
         figures=figure_paths,
         reason=pruned,
     )
 
 
-def _score_base(setting: Setting) -> TrialEnded:
+def _score_base(setup: TrialSetup) -> TrialEnded:
     started = time.perf_counter()
-    scores, figure_paths = _score(setting, setting.network())
+    scores, figure_paths = _score(setup, setup.network())
     return TrialEnded(
-        trial=setting.spec.trial,
+        trial=setup.spec.trial,
         status="finished",
         dice=mean_dice(scores),
         best_dice=mean_dice(scores),
@@ -183,27 +181,27 @@ def _score_base(setting: Setting) -> TrialEnded:
     )
 
 
-def _score(setting: Setting, network: Network) -> tuple[list[Score], list[str]]:
+def _score(setup: TrialSetup, network: Network) -> tuple[list[Score], list[str]]:
     """Scores of the validation cases, and the overlay of the middling one among them."""
-    spec, predictions = setting.spec, {}
+    spec, predictions = setup.spec, {}
 
     def keep(case: Case, prediction: np.ndarray) -> None:
         predictions[case.id] = prediction
 
-    cases = setting.validation_cases()
+    cases = setup.validation_cases()
     scores = evaluate(
         network,
-        setting.store,
+        setup.store,
         cases,
-        setting.config,
-        device=setting.placement.device,
-        precision=setting.placement.precision,
+        setup.config,
+        device=setup.placement.device,
+        precision=setup.placement.precision,
         surface=spec.surface,
         keep=keep,
     )
     if spec.surface:
-        _save_predictions(setting.folder.predictions, predictions)
-    return scores, [draw_overlay(setting, cases[0], predictions[cases[0].id])] if cases else []
+        _save_predictions(setup.folder.predictions, predictions)
+    return scores, [draw_overlay(setup, cases[0], predictions[cases[0].id])] if cases else []
 
 
 def _save_predictions(path: Path, predictions: Mapping[str, np.ndarray]) -> None:

@@ -1,4 +1,4 @@
-"""One finetuning trial as a LightningModule: the plan applied to a network.
+"""One finetuning trial as a LightningModule: the schedule applied to a network.
 
 What opens when is `schedule.py`, what the numbers of a case are is `evaluate.py`;
 this file only carries them into Lightning's loop.
@@ -17,7 +17,7 @@ from hsf_tune.data.store import Store
 from hsf_tune.errors import Diverged
 from hsf_tune.finetuning.evaluate import case_losses, score_case
 from hsf_tune.finetuning.optimizer import clip_gradients, make_optimizer, set_groups
-from hsf_tune.finetuning.schedule import Plan
+from hsf_tune.finetuning.schedule import Schedule
 from hsf_tune.model.network import Network
 from hsf_tune.records import Score, label_means, mean_dice
 
@@ -28,7 +28,7 @@ class FinetuningModule(pl.LightningModule):
     Args:
         network: the base model with its final convolution fitted to the labels.
         config: the run's configuration, the strategy applied.
-        plan: when blocks open.
+        schedule: when blocks open.
         steps_per_epoch: optimiser steps of an epoch, the remainder included.
         store: the preprocessed cases, for scores on the unpadded grid.
         case_subjects: case id -> subject.
@@ -42,7 +42,7 @@ class FinetuningModule(pl.LightningModule):
         self,
         network: Network,
         config: Config,
-        plan: Plan,
+        schedule: Schedule,
         steps_per_epoch: int,
         store: Store,
         case_subjects: dict[str, str],
@@ -50,11 +50,11 @@ class FinetuningModule(pl.LightningModule):
         super().__init__()
         self._model = network
         self.config = config
-        self.plan = plan
+        self.schedule = schedule
         self.steps_per_epoch = steps_per_epoch
         self.store = store
         self.case_subjects = case_subjects
-        self.groups = trainable_groups(network, config, plan)
+        self.groups = trainable_groups(network, config, schedule)
         self.losses = case_losses(config)
         self.epoch_metrics: dict[str, float] = {}
         self.scores: list[Score] = []
@@ -71,7 +71,7 @@ class FinetuningModule(pl.LightningModule):
 
     def open_blocks(self, epoch: int) -> None:
         """Let the final convolution and the blocks that are open at `epoch` train, no others."""
-        is_open: int = 1 + self.plan.open_blocks(epoch)
+        is_open: int = 1 + self.schedule.open_blocks(epoch)
         for index, (_, module) in enumerate(self.groups):
             module.requires_grad_(index < is_open)
 
@@ -87,7 +87,7 @@ class FinetuningModule(pl.LightningModule):
         self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any
     ) -> None:
         step = self.trainer.global_step
-        set_groups(optimizer, self.plan, self.config.models.lr, step, self.steps_per_epoch)
+        set_groups(optimizer, self.schedule, self.config.models.lr, step, self.steps_per_epoch)
         clip_gradients(optimizer)
 
     def on_validation_epoch_start(self) -> None:
@@ -118,7 +118,7 @@ class FinetuningModule(pl.LightningModule):
         assert isinstance(optimizer, torch.optim.Optimizer)
         for group in optimizer.param_groups:
             metrics[f"lr/{group['name']}"] = float(group["lr"])
-        metrics["open_blocks"] = float(self.plan.open_blocks(self.current_epoch))
+        metrics["open_blocks"] = float(self.schedule.open_blocks(self.current_epoch))
         self.epoch_metrics = metrics
 
     def _loss(self, logits: Tensor, batch: dict[str, Any]) -> Tensor:
@@ -136,10 +136,10 @@ class FinetuningModule(pl.LightningModule):
 
 
 def trainable_groups(
-    network: Network, config: Config, plan: Plan
+    network: Network, config: Config, schedule: Schedule
 ) -> list[tuple[str, torch.nn.Module]]:
     """(name, module) of the final convolution and of the blocks that open, in opening order."""
-    blocks = list(network.blocks(config.finetuning.mode))[: plan.depth]
+    blocks = list(network.blocks(config.finetuning.mode))[: schedule.depth]
     return [("final_conv", network.final_conv), *blocks]
 
 

@@ -1,7 +1,7 @@
 """AdamP with adaptive gradient clipping, one parameter group a block.
 
 Blocks that are still frozen sit in the optimiser from the start, without gradients and
-therefore without state. What `schedule.Plan` says of a group is set before each step:
+therefore without state. What `schedule.Schedule` says of a group is set before each step:
 its rate, and its own count of steps, since Adam's bias correction must start when the
 group does (a group that kept counting while frozen would take a first step three times
 too long).
@@ -17,7 +17,7 @@ from pytorch_optimizer.optimizer.agc import agc
 from torch import nn
 from torch.optim import Optimizer
 
-from hsf_tune.finetuning.schedule import Plan
+from hsf_tune.finetuning.schedule import Schedule
 
 CLIP_RATIO = 1e-2  # largest gradient norm relative to its weights' norm, unit by unit
 CLIP_EPS = 1e-3
@@ -28,7 +28,7 @@ def make_optimizer(groups: Sequence[tuple[str, nn.Module]], lr: float) -> AdamP:
 
     Args:
         groups: (name, module) in opening order, the final convolution first.
-        lr: base learning rate, which `Plan.rate` scales.
+        lr: base learning rate, which `Schedule.rate` scales.
 
     Source: Heo et al. 2021, arXiv:2006.08217.
     """
@@ -39,12 +39,12 @@ def make_optimizer(groups: Sequence[tuple[str, nn.Module]], lr: float) -> AdamP:
 
 
 def set_groups(
-    optimizer: Optimizer, plan: Plan, lr: float, step: int, steps_per_epoch: int
+    optimizer: Optimizer, schedule: Schedule, lr: float, step: int, steps_per_epoch: int
 ) -> None:
-    """Give each group the rate and the step count that the plan says for an optimiser step."""
+    """Give each group the rate and the step count that the schedule says for an optimiser step."""
     for index, group in enumerate(optimizer.param_groups):
-        group["lr"] = lr * plan.rate(index, step, steps_per_epoch)
-        group["step"] = max(0, plan.steps_since_opening(index, step, steps_per_epoch))
+        group["lr"] = lr * schedule.rate(index, step, steps_per_epoch)
+        group["step"] = max(0, schedule.steps_since_opening(index, step, steps_per_epoch))
 
 
 @torch.no_grad()

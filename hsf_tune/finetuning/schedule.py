@@ -1,6 +1,6 @@
 """Decide which blocks of the network train at each epoch, and how fast each one learns.
 
-A plan is plain data. Nothing here knows the optimiser or Lightning; `optimizer.py`
+A schedule is plain data. Nothing here knows the optimiser or Lightning; `optimizer.py`
 and `module.py` apply what this file decides. Everything is a pure function of the
 epoch or of the optimiser step, so that a run resumed in the middle does exactly
 what the uninterrupted one would have done.
@@ -45,7 +45,7 @@ def resolve_max_epochs(max_epochs: int | str, depth: int, frequency: int) -> int
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """When blocks open and how their learning rates move.
 
     Attributes:
@@ -101,14 +101,14 @@ class Plan:
         return 0.5 * (1 + math.cos(math.pi * (done - warmup) / max(1, total - warmup)))
 
 
-def make_plan(
+def make_schedule(
     finetuning: FinetuningConfig, lightning: LightningConfig, blocks: Mapping[str, int]
-) -> Plan:
-    """The plan that a configuration asks for.
+) -> Schedule:
+    """The schedule that a configuration asks for.
 
     Raises:
         ConfigError: the network has fewer blocks than `finetuning.depth`.
     """
     depth = resolve_depth(finetuning.mode, finetuning.depth, blocks)
     frequency = finetuning.unfreeze_frequency
-    return Plan(depth, frequency, resolve_max_epochs(lightning.max_epochs, depth, frequency))
+    return Schedule(depth, frequency, resolve_max_epochs(lightning.max_epochs, depth, frequency))

@@ -1,20 +1,18 @@
-"""What a strategy is, when two are the same, and how a winner is written down.
+"""When two strategies are the same, and how a winner is written down.
 
-A strategy maps dotted configuration keys to values. In canonical form equal trainings
-have equal strategies: depth -1 is a number, at depth 0 neither mode nor frequency
+In canonical form equal trainings have equal strategies: depth -1 is a number, at depth 0 neither mode nor frequency
 matter, and the length of the run is always part of it.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
+from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from hsf_tune.config import Config, without_places
 from hsf_tune.data.splits import Split
@@ -22,16 +20,11 @@ from hsf_tune.errors import ConfigError
 from hsf_tune.files import write_text
 from hsf_tune.finetuning.schedule import resolve_depth, resolve_max_epochs
 from hsf_tune.installed import typed
+from hsf_tune.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE, Strategy
 from hsf_tune.yaml_file import read_yaml
 
-MODE, DEPTH, FREQUENCY = "finetuning.mode", "finetuning.depth", "finetuning.unfreeze_frequency"
-LR, MAX_EPOCHS = "models.lr", "lightning.max_epochs"
-DOCUMENTED_DEFAULT = {MODE: "decoder", DEPTH: -1, FREQUENCY: 4, LR: 1e-3}
 
-
-def canonical(
-    values: Mapping[str, Any], config: Config, blocks: Mapping[str, int]
-) -> dict[str, Any]:
+def canonical(values: Mapping[str, Any], config: Config, blocks: Mapping[str, int]) -> Strategy:
     """The one form that all strategies training the same thing share.
 
     Args:
@@ -54,43 +47,7 @@ def canonical(
     result = {**given, DEPTH: depth, LR: float(given[LR]), MAX_EPOCHS: epochs}
     if depth == 0:
         del result[MODE], result[FREQUENCY]
-    return dict(sorted(result.items()))
-
-
-def strategy_key(strategy: Mapping[str, Any]) -> str:
-    """Text that is equal for equal canonical strategies, whatever the order of their keys."""
-    return json.dumps(dict(strategy), sort_keys=True)
-
-
-def openings_fit(strategy: Mapping[str, Any]) -> bool:
-    """Whether every block of a canonical strategy has `frequency` epochs after its opening."""
-    depth, frequency = strategy[DEPTH], strategy.get(FREQUENCY, 1)
-    return bool((depth + 1) * frequency <= strategy[MAX_EPOCHS])
-
-
-def describe(strategy: Mapping[str, Any]) -> str:
-    """A strategy in a few words, for tables and sentences."""
-    if not strategy:
-        return "unchanged base model"
-    rate = f"lr {strategy[LR]:.2g}" if LR in strategy else ""
-    known = {MODE, DEPTH, FREQUENCY, LR, MAX_EPOCHS}
-    others = [f"{k.rsplit('.', 1)[-1]} {v}" for k, v in strategy.items() if k not in known]
-    if strategy.get(DEPTH) == 0:
-        parts = ["final convolution only", rate]
-    else:
-        parts = [
-            str(strategy.get(MODE)),
-            f"depth {strategy.get(DEPTH)}",
-            _every(strategy.get(FREQUENCY)),
-            rate,
-        ]
-    return ", ".join(p for p in [*parts, *others] if p)
-
-
-def _every(frequency: object) -> str:
-    if frequency == 0:
-        return "all blocks at once"
-    return "a block every epoch" if frequency == 1 else f"a block every {frequency} epochs"
+    return Strategy(dict(sorted(result.items())))
 
 
 @dataclass(frozen=True)
@@ -105,7 +62,7 @@ class SavedStrategy:
         base_sha256, dataset_key: fingerprints; a differing one is warned about.
     """
 
-    strategy: Mapping[str, Any]
+    strategy: Annotated[Strategy, PlainValidator(TypeAdapter(dict[str, Any]).validate_python)]
     config: Mapping[str, Any]
     split: Split
     seed: int
@@ -120,6 +77,9 @@ class SavedStrategy:
     reason: str = ""
     origin: Mapping[str, str] = field(default_factory=dict)  # versions and the like
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "strategy", Strategy(self.strategy))
+
 
 _ADAPTER: TypeAdapter[SavedStrategy] = TypeAdapter(SavedStrategy)
 _EXPECTED = "what a search writes as outputs/NAME/best_strategy.yaml"
@@ -133,7 +93,7 @@ def save_strategy(path: Path, saved: SavedStrategy) -> None:
         f"#   {typed('finetune', f'strategy={path}')}\n"
         "# Settings named on the command line replace those written here.\n"
     )
-    plain = {**asdict(saved), "split": saved.split.to_dict()}
+    plain = {**asdict(saved), "split": saved.split.to_dict(), "strategy": dict(saved.strategy)}
     plain["config"] = without_places(saved.config)
     write_text(path, header + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import plotly.graph_objects as go
 
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import dressed, group_colors, shown_name
 from hsf_tune.report.tables import NOTHING, Table, number
+from hsf_tune.strategy import describe
 
 
 def comparison_table(runs: Sequence[Run]) -> Table:

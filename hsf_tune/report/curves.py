@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
 from hsf_tune.figures.palette import MUTED
-from hsf_tune.finetuning.strategy import FREQUENCY, describe
 from hsf_tune.records import TrialRecord
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import Marks, dressed, faded, group_colors
+from hsf_tune.strategy import FREQUENCY, describe
 
 SETTLED = 0.02  # a loss that falls by less than this share an epoch has settled
 PANEL_HEIGHT_PX = 270

@@ -10,10 +10,10 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from hsf_tune.figures.palette import FAINT, INK, MUTED
-from hsf_tune.finetuning.strategy import LR, describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import CLEAR, dressed, group_colors, shown_name
+from hsf_tune.strategy import LR, describe, strategy_key
 from hsf_tune.verdict.scores import Explored, mean_over_subjects
 
 MOST_TICKS = 8  # of an axis, that still can be read

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE, strategy_key
 from hsf_tune.installed import typed
 from hsf_tune.records import BASE, DEFAULT
+from hsf_tune.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE, strategy_key
 from hsf_tune.verdict.sentences import name_of
 
 ANSWERS = {

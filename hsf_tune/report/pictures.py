@@ -15,11 +15,11 @@ from matplotlib.patches import Patch
 from hsf_tune import figures
 from hsf_tune.figures.canvas import WIDTH_IN, blank
 from hsf_tune.figures.palette import FAINT, INK, MUTED
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.report.differences import result_of, title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import ARM_GLOSSES, group_colors, shown_name
 from hsf_tune.report.summary import compared_strategies, level_of
+from hsf_tune.strategy import strategy_key
 
 GOLDEN = 0.618034  # multiples of it, modulo 1, spread evenly: subjects of equal Dice stay apart
 WIDEST_LINEAR = 15  # margins beside 0 that an axis may span before they become too thin to see

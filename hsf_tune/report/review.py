@@ -22,11 +22,11 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.figures.palette import label_color
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.model.labels import is_free
 from hsf_tune.records import TrialRecord, subject_means
 from hsf_tune.report.page import encoded
 from hsf_tune.report.run import Run
+from hsf_tune.strategy import describe, strategy_key
 
 Labels = NDArray[np.uint8]
 PLANES = ("sagittal", "coronal", "axial")  # axes of a RAS+ volume

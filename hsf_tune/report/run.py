@@ -12,11 +12,23 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from hsf_tune.finetuning.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.model.network import Architecture
 from hsf_tune.modes import n_blocks
-from hsf_tune.records import BASE, DEFAULT, RECOMMENDED, Note, Records, TrialRecord
+from hsf_tune.records import (
+    BASE,
+    DEFAULT,
+    RECOMMENDED,
+    Configured,
+    ConfirmationVoided,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    SearchInterrupted,
+    TimeBudgetUsed,
+    TrialRecord,
+)
 from hsf_tune.stored_run import StoredRun, read_stored
+from hsf_tune.strategy import DEPTH, DOCUMENTED_DEFAULT, describe, strategy_key
 from hsf_tune.verdict.claims import Verdict
 from hsf_tune.verdict.coverage import Scope, ranges_of
 from hsf_tune.verdict.judge import judge
@@ -54,8 +66,8 @@ class Run(StoredRun):
     def _members(self) -> dict[str, list[str]] | None:
         """arm -> keys of its finalists, as last noted; None while none are noted."""
         found = {
-            note.data["arm"]: [strategy_key(one["strategy"]) for one in note.data["finalists"]]
-            for note in self.notes("finalists")
+            note.arm: [strategy_key(named["strategy"]) for named in note.finalists]
+            for note in self.records.noted(FinalistsNamed)
         }
         return found or None
 
@@ -70,8 +82,8 @@ class Run(StoredRun):
         found = gather_exploration(self.trials)
         scored = {one.key: one for one in found}
         known = {(one.arm, one.key) for one in found}
-        for note in self.notes("proposed"):
-            arm, key = note.data["arm"], strategy_key(note.data["strategy"])
+        for proposed in self.records.noted(Proposed):
+            arm, key = proposed.arm, strategy_key(proposed.strategy)
             if key in scored and (arm, key) not in known:
                 known.add((arm, key))
                 found.append(replace(scored[key], arm=arm))
@@ -88,14 +100,14 @@ class Run(StoredRun):
 
     def _reservations(self) -> Iterator[str]:
         """What the search noted that limits its own result."""
-        last = self.records.notes[-1] if self.records.notes else Note("")
-        if last.about in ("time_budget", "interrupted"):
+        last = self.records.notes[-1] if self.records.notes else None
+        if isinstance(last, TimeBudgetUsed | SearchInterrupted):
             yield f"The search is not finished: {last.text}."
         else:
             running = sum(t.ended is None for t in self.trials)
             if running:
                 yield f"The search is not finished: {running} of its trials have not ended yet."
-        for note in self.notes("confirmation_voided")[:1]:
+        for note in self.records.noted(ConfirmationVoided)[:1]:
             yield f"The confirmation is no longer independent: {note.text}."
 
     def _other_opening(self, now: Mapping[str, Any]) -> Iterator[str]:
@@ -112,9 +124,13 @@ class Run(StoredRun):
     @cached_property
     def documented_default(self) -> Mapping[str, Any] | None:
         """The documented default's canonical strategy among those that were run."""
+        noted = [n.documented_default for n in self.records.noted(Configured)][-1:]
         for trial in self.trials:
-            if trial.started.arm == DEFAULT:
+            if trial.started.arm == DEFAULT or trial.started.strategy in noted:
                 return trial.started.strategy
+        if any(noted):
+            return None
+        # as 0.1.0, that did not note it, would have it for a network of the configuration's size
         depth = n_blocks(Architecture(num_levels=self.config.models.num_levels).halves)["decoder"]
         wanted = {**DOCUMENTED_DEFAULT, DEPTH: depth}.items()
         return next((t.started.strategy for t in self.trials if _holds(t, wanted)), None)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import plotly.graph_objects as go
 
 from hsf_tune.installed import typed, typed_again
-from hsf_tune.records import TrialRecord
+from hsf_tune.records import TrialRecord, Versions
 from hsf_tune.report import curves, differences, exploration, pictures, tables, volumes
 from hsf_tune.report.comparison import comparison_figure, comparison_table
 from hsf_tune.report.first import first_screen
@@ -170,8 +170,5 @@ def _origin(run: Run) -> tables.Table:
 
 
 def _versions(run: Run) -> dict[str, str]:
-    for note in reversed(run.records.notes):
-        versions = note.data.get("versions", note.data if note.about == "versions" else None)
-        if isinstance(versions, Mapping):
-            return {str(k): str(v) for k, v in versions.items()}
-    return {}
+    last = run.records.noted(Versions)[-1:]
+    return {str(k): str(v) for note in last for k, v in note.versions.items()}

@@ -13,9 +13,9 @@ from typing import Any
 import jsonschema
 import numpy as np
 
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import BASE, DEFAULT, TrialRecord, mean_dice
 from hsf_tune.report.run import Run
+from hsf_tune.strategy import strategy_key
 from hsf_tune.verdict.claims import Level
 from hsf_tune.verdict.difference import estimate
 from hsf_tune.verdict.plain import label_fields, level_fields, verdict_fields

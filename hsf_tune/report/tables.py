@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hsf_tune.finetuning.strategy import describe
 from hsf_tune.records import DEFAULT, TrialRecord, label_means
 from hsf_tune.report.differences import result_of, title_of
 from hsf_tune.report.run import Run
 from hsf_tune.report.style import shown_name
 from hsf_tune.report.summary import compared_strategies
 from hsf_tune.report.volumes import MANUAL, PREDICTED, Agreement
+from hsf_tune.strategy import describe
 from hsf_tune.verdict.claims import Difference
 from hsf_tune.verdict.scores import Confirmed, mean_over_subjects
 from hsf_tune.wording import duration

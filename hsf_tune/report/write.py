@@ -50,7 +50,7 @@ def write_report(folder: Path | str, others: Sequence[Path | str] = ()) -> Repor
     with run.files.writing():
         pictures = write_pictures(run)
         write_text(html, page)
-        write_text(plain, json.dumps(summary, indent=1, allow_nan=False) + "\n")
+        write_text(plain, json.dumps(summary, indent=1, allow_nan=False, default=dict) + "\n")
     return Report(html, plain, run.verdict, summary, tuple(pictures), best_trial(run))
 
 

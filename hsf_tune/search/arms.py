@@ -14,17 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from hsf_tune.config import Config, get_value
-from hsf_tune.finetuning.strategy import (
+from hsf_tune.finetuning.strategy import canonical
+from hsf_tune.search.domain import Domain
+from hsf_tune.strategy import (
     DEPTH,
     DOCUMENTED_DEFAULT,
     FREQUENCY,
     MAX_EPOCHS,
     MODE,
-    canonical,
-    openings_fit,
-    strategy_key,
+    Strategy,
 )
-from hsf_tune.search.domain import Domain
 
 ENUMERABLE = 10_000  # combinations up to which an arm's strategies are counted
 
@@ -78,7 +77,7 @@ class Terms:
     blocks: Mapping[str, int]
     varied: tuple[str, ...]
 
-    def strategy(self, arm: Arm, suggested: Mapping[str, Any]) -> dict[str, Any] | None:
+    def strategy(self, arm: Arm, suggested: Mapping[str, Any]) -> Strategy | None:
         """The canonical strategy of a suggestion.
 
         None where the network lacks the blocks, or the run the epochs to open them all.
@@ -88,19 +87,19 @@ class Terms:
         if values.get(DEPTH, self.config.finetuning.depth) > self.blocks[mode]:
             return None
         strategy = canonical(values, self.config, self.blocks)
-        return strategy if openings_fit(strategy) else None
+        return strategy if strategy.opens_all else None
 
     def defaults(self) -> dict[str, Any]:
         """What the configuration says about the varied keys."""
         settings = self.config.to_dict()
         return {key: get_value(settings, key) for key in self.varied}
 
-    def documented_default(self) -> dict[str, Any]:
+    def documented_default(self) -> Strategy:
         """As long as the space's trials where all its blocks open, else as documented."""
         values = {**self.defaults(), **DOCUMENTED_DEFAULT}
         epochs = self.config.lightning.max_epochs
         strategy = canonical({**values, MAX_EPOCHS: epochs}, self.config, self.blocks)
-        if openings_fit(strategy):
+        if strategy.opens_all:
             return strategy
         return canonical({**values, MAX_EPOCHS: "auto"}, self.config, self.blocks)
 
@@ -140,7 +139,7 @@ class Terms:
             for key in (MODE, FREQUENCY):
                 frozen.pop(key, None)
                 ranges.pop(key, None)
-        return strategy_key({**frozen, **ranges})
+        return Strategy({**frozen, **ranges}).key
 
     def size(self, arm: Arm) -> int | None:
         """Number of different strategies of an arm.
@@ -155,7 +154,7 @@ class Terms:
         for chosen in itertools.product(*listed):
             strategy = self.strategy(arm, dict(zip(arm.domains, chosen, strict=True)))
             if strategy is not None:
-                keys.add(strategy_key(strategy))
+                keys.add(strategy.key)
         return len(keys) if finite or not keys else None
 
 
@@ -172,7 +171,7 @@ class Space:
     arms: tuple[Arm, ...]
     constants: Mapping[str, Any]
     terms: Terms
-    default: Mapping[str, Any]
+    default: Strategy
 
     @property
     def config(self) -> Config:
@@ -185,13 +184,12 @@ class Space:
 
     def arms_that_start_with_default(self) -> tuple[str, ...]:
         """Names of the arms that propose the documented default among their first."""
-        key = strategy_key(self.default)
         return tuple(
             arm.name
             for arm in self.arms
             for point in arm.start
             if point.keys() == arm.domains.keys()
-            and strategy_key(self.terms.strategy(arm, point) or {}) == key
+            and self.terms.strategy(arm, point) == self.default
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -14,15 +14,26 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hsf_tune.errors import SearchError
-from hsf_tune.records import EpochEnded, Event, Note, Records, TrialEnded, TrialRecord
+from hsf_tune.records import (
+    STAGES,
+    ConfirmationVoided,
+    EpochEnded,
+    Event,
+    Exhausted,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    RetriedAlone,
+    StageBegan,
+    TrialEnded,
+    TrialRecord,
+    TrialSpec,
+    Warned,
+)
 from hsf_tune.search.pruner import median_reason
 from hsf_tune.search.race import (
-    EXHAUSTED,
-    FINALISTS,
-    PROPOSED,
     ArmPlan,
     Done,
-    Job,
     Propose,
     RacePlan,
     Slot,
@@ -32,18 +43,14 @@ from hsf_tune.search.race import (
     is_explored,
     next_step,
     read_state,
-    slot_of,
     trial_id,
 )
 from hsf_tune.search.study import ArmStudy, Proposal, storage_errors
-from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY, job_to_dict, started_of
+from hsf_tune.search.trial import NO_FILES, NO_SPACE, OUT_OF_MEMORY
 
-RETRY_ALONE = "retry_alone"  # note: a trial that ran out of memory is run again, alone
-VOIDED = "confirmation_voided"  # note: strategies were added after a look at the confirmation
 DELETION_S = 2.0  # after a fault, how long the records may still be on their way out
-STAGES = {"explore": "exploration", "confirm": "confirmation", "test": "test"}
 Observer = Callable[[Event], None]
-ChooseTest = Callable[[Records], Sequence[Job]]
+ChooseTest = Callable[[Records], Sequence[TrialSpec]]
 
 
 @dataclass
@@ -53,7 +60,7 @@ class Coordinator:
     Args:
         studies: arm -> its study, brought up to date here.
         observers: told of each event after it was recorded; what they raise is noted.
-        asked_to_stop: a text once the search should end early.
+        asked_to_stop: whether the search should end early.
         prune: end a running trial, for a reason.
         choose_test: names the jobs on the test set once confirmation is complete.
 
@@ -66,10 +73,10 @@ class Coordinator:
     records: Records
     studies: Mapping[str, ArmStudy]
     observers: Sequence[Observer] = ()
-    asked_to_stop: Callable[[], str | None] = lambda: None
+    asked_to_stop: Callable[[], bool] = lambda: False
     prune: Callable[[str, str], None] | None = None
     choose_test: ChooseTest | None = None
-    running: dict[str, Job] = field(default_factory=dict)
+    running: dict[str, TrialSpec] = field(default_factory=dict)
     fault: Exception | None = None
     complete: bool = False
     _state: State | None = None
@@ -79,11 +86,9 @@ class Coordinator:
         self._note_voided_confirmation()
         for arm, study in self.studies.items():
             proposals = {
-                trial_id(arm, note.data["number"]): Proposal(
-                    note.data["strategy"], note.data["params"]
-                )
-                for note in self.records.notes
-                if note.about == PROPOSED and note.data["arm"] == arm
+                trial_id(arm, proposed.number): Proposal(proposed.strategy, proposed.params)
+                for proposed in self.records.noted(Proposed)
+                if proposed.arm == arm
             }
             study.catch_up(proposals, {t: self._first_fold(p.key) for t, p in proposals.items()})
         self._note_finalists()
@@ -103,17 +108,17 @@ class Coordinator:
     @property
     def stopping(self) -> bool:
         """Whether no further trial may start and running ones should end."""
-        return self.fault is not None or bool(self.asked_to_stop())
+        return self.fault is not None or self.asked_to_stop()
 
-    def next_job(self, name: str) -> Job | Wait | Done:
+    def next_job(self, name: str) -> TrialSpec | Wait | Done:
         """The job that Ray's trial `name` is to run."""
         while True:
             if self.stopping:
                 return Done()
-            step = next_step(self.plan, self.state, {job.slot for job in self.running.values()})
+            step = next_step(self.plan, self.state, {Slot.of(job) for job in self.running.values()})
             if isinstance(step, Propose):
                 self._propose(step)
-            elif isinstance(step, Job):
+            elif isinstance(step, TrialSpec):
                 self._note_stage(step)
                 self.running[name] = step
                 return step
@@ -128,7 +133,7 @@ class Coordinator:
         for event in events:
             if isinstance(event, TrialEnded) and self._is_first_out_of_memory(event):
                 text = f"{event.trial} ran out of memory and is tried once more, alone"
-                self.record(Note(RETRY_ALONE, text, {"trial": event.trial}))
+                self.record(RetriedAlone(event.trial, text=text))
                 continue
             if isinstance(event, TrialEnded):
                 self._require_surroundings(event)
@@ -152,21 +157,18 @@ class Coordinator:
         if self.is_alone(job) and not died:
             return  # it ran out of memory and will be run again
         if record is None:
-            self.record(started_of(job_to_dict(job)))
+            self.record(job.started())
         reason = "its worker died again and again" if died else "it ended without a result"
         self.receive([TrialEnded(job.trial, "failed", reason=reason)])
 
-    def is_alone(self, job: Job) -> bool:
+    def is_alone(self, job: TrialSpec) -> bool:
         """Whether a trial gets a machine or GPU to itself."""
-        return any(
-            n.about == RETRY_ALONE and n.data["trial"] == job.trial for n in self.records.notes
-        )
+        return job.trial in self.state.alone
 
     @property
     def one_goes_alone(self) -> bool:
         """Whether a trial that ran out of memory has yet to be tried once more."""
-        trials = [n.data["trial"] for n in self.records.notes if n.about == RETRY_ALONE]
-        return any(self.records.trials[trial].ended is None for trial in trials)
+        return any(self.records.trials[trial].ended is None for trial in self.state.alone)
 
     def record(self, event: Event) -> None:
         """Write an event, then tell the observers.
@@ -178,10 +180,7 @@ class Coordinator:
             raise self._vanished()
         state = self.state  # from before, which the event is then added to
         self.records.append(event)
-        if isinstance(event, Note):
-            state.note(event)
-        elif not isinstance(event, EpochEnded):
-            state.trial(self.records.trials[event.trial])
+        state.apply(event)
         for observer in self.observers:
             try:
                 observer(event)
@@ -222,15 +221,10 @@ class Coordinator:
         proposal = study.propose(step.number, trial, known)
         if proposal is None:
             text = f"{step.arm} has no strategy left that was not tried"
-            self.record(Note(EXHAUSTED, text, {"arm": step.arm}))
+            self.record(Exhausted(step.arm, text=text))
             return
-        data = {
-            "arm": step.arm,
-            "number": step.number,
-            "strategy": dict(proposal.strategy),
-            "params": dict(proposal.params),
-        }
-        self.record(Note(PROPOSED, trial, data))
+        told = step.arm, step.number, proposal.strategy, dict(proposal.params)
+        self.record(Proposed(*told, text=trial))
         record = self._first_fold(proposal.key)
         if record is not None:  # another arm has run it
             study.tell(trial, record)
@@ -248,7 +242,7 @@ class Coordinator:
 
     def _tell_studies(self, trial: str) -> None:
         record = self.records.trials[trial]
-        slot = slot_of(record)
+        slot = Slot.of(record.started)
         if slot != self._first_slot(slot.key):
             return
         for arm, study in self.studies.items():
@@ -257,11 +251,7 @@ class Coordinator:
                     study.tell(trial_id(arm, member.number), record)
 
     def _is_first_out_of_memory(self, event: TrialEnded) -> bool:
-        if not _failed_with(event, OUT_OF_MEMORY):
-            return False
-        return not any(
-            n.about == RETRY_ALONE and n.data["trial"] == event.trial for n in self.records.notes
-        )
+        return _failed_with(event, OUT_OF_MEMORY) and event.trial not in self.state.alone
 
     def _require_surroundings(self, event: TrialEnded) -> None:
         """Where disk, data or base model failed, no other strategy would do better.
@@ -285,29 +275,26 @@ class Coordinator:
         """Write an arm's finalists down once its part of the race is over."""
         for arm in self.plan.arms:
             if is_explored(self.plan, self.state, arm):
-                data = finalists_data(self.plan, self.state, arm)
-                earlier = [n for n in self.records.notes if n.about == FINALISTS]
-                same = [n.data for n in earlier if n.data["arm"] == arm.name][-1:]
-                if same != [data]:
-                    self.record(Note(FINALISTS, f"{arm.name} is explored", data))
+                best = finalists_data(self.plan, self.state, arm)
+                if self.state.finalists.get(arm.name) != best:
+                    self.record(FinalistsNamed(arm.name, best, text=f"{arm.name} is explored"))
 
-    def _note_stage(self, job: Job) -> None:
+    def _note_stage(self, job: TrialSpec) -> None:
         """Say once when exploration, confirmation and test begin."""
-        stage = STAGES[job.split.phase]
-        if not any(n.about == "stage" and n.text == stage for n in self.records.notes):
-            self.record(Note("stage", stage))
+        stage = STAGES[job.phase]
+        if stage not in self.state.stages:
+            self.record(StageBegan(text=stage))
 
     def _note_voided_confirmation(self) -> None:
         """More strategies after a look at the confirmation: the report has to say so."""
-        notes = [n.about for n in self.records.notes if n.about in (FINALISTS, VOIDED)]
         confirmed = any(
             r.started.phase == "confirm" and r.started.strategy
             for r in self.records.trials.values()
         )
         explored = all(is_explored(self.plan, self.state, arm) for arm in self.plan.arms)
-        if confirmed and not explored and notes and notes[-1] == FINALISTS:
+        if confirmed and not explored and self.state.finalists and not self.state.voided:
             text = "more strategies were asked for after the confirmation had begun"
-            self.record(Note(VOIDED, text))
+            self.record(ConfirmationVoided(text=text))
 
     def _add_test_jobs(self) -> bool:
         """Ask once which strategies the locked test set is opened for."""
@@ -324,16 +311,16 @@ class Coordinator:
         if name not in self._complaints:
             self._complaints.add(name)
             text = f"{name} failed and may lack events: {type(error).__name__}: {error}"
-            self.records.append(Note("warning", text))
+            self.records.append(Warned(text=text))
 
 
 def _failed_with(event: TrialEnded, cause: str) -> bool:
     return event.status == "failed" and (event.reason or "").startswith(cause)
 
 
-def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, object]:
+def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> list[dict[str, Any]]:
     """An arm's finalists as the records keep them, best first."""
-    found = [
+    return [
         {
             "number": ranked.member.number,
             "strategy": dict(state.strategies[ranked.member.key]),
@@ -342,4 +329,3 @@ def finalists_data(plan: RacePlan, state: State, arm: ArmPlan) -> dict[str, obje
         }
         for ranked in finalists(plan, state, arm)
     ]
-    return {"arm": arm.name, "finalists": found}

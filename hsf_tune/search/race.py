@@ -13,18 +13,30 @@ of its own still runs only where nothing else is left to do.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.data.splits import Split, Splits
-from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import BASE, DEFAULT, Note, Records, TrialRecord
+from hsf_tune.records import (
+    BASE,
+    DEFAULT,
+    ConfirmationVoided,
+    Event,
+    Exhausted,
+    FinalistsNamed,
+    Proposed,
+    Records,
+    RetriedAlone,
+    StageBegan,
+    TrialEnded,
+    TrialSpec,
+    TrialStarted,
+)
 from hsf_tune.search.arms import Arm, Space
+from hsf_tune.strategy import Strategy
 
-Strategy = Mapping[str, object]
 FAILED = -math.inf  # where a trial that failed or was pruned ranks
 
 
@@ -36,20 +48,9 @@ class Slot(NamedTuple):
     seed: int
     key: str
 
-
-@dataclass(frozen=True)
-class Job:
-    """One trial to run."""
-
-    trial: str
-    arm: str
-    strategy: Strategy
-    split: Split
-    seed: int
-
-    @cached_property
-    def slot(self) -> Slot:
-        return Slot(self.split.phase, self.split.fold, self.seed, strategy_key(self.strategy))
+    @classmethod
+    def of(cls, trial: TrialSpec | TrialStarted) -> Slot:
+        return cls(trial.phase, trial.fold, trial.seed, trial.strategy.key)
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class RacePlan:
     default: Strategy
     default_arms: tuple[str, ...]
     base: bool
-    test: tuple[Job, ...] = ()
+    test: tuple[TrialSpec, ...] = ()
 
 
 class Member(NamedTuple):
@@ -127,7 +128,12 @@ class State:
         done: slot -> Dice, or FAILED.
         begun: slots that started and have not ended.
         trials: slot -> id of its trial.
+        slots: id of a trial -> what it ran.
         exhausted: arms that have no further strategy to propose.
+        finalists: arm -> the finalists that were named last.
+        voided: strategies were added after that, and after a look at the confirmation.
+        stages: that began.
+        alone: trials that ran out of memory, and run alone since.
 
     What is read from a file and what is followed event by event are the same state.
     """
@@ -137,35 +143,44 @@ class State:
     done: dict[Slot, float] = field(default_factory=dict)
     begun: set[Slot] = field(default_factory=set)
     trials: dict[Slot, str] = field(default_factory=dict)
+    slots: dict[str, Slot] = field(default_factory=dict)
     exhausted: set[str] = field(default_factory=set)
+    finalists: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    voided: bool = False
+    stages: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
 
-    def note(self, note: Note) -> None:
-        """Take one more note of the records into account."""
-        if note.about == PROPOSED:
-            strategy, arm = note.data["strategy"], note.data["arm"]
-            member = Member(arm, note.data["number"], strategy_key(strategy))
-            self.members.setdefault(arm, []).append(member)
-            self.strategies[member.key] = strategy
-        elif note.about == EXHAUSTED:
-            self.exhausted.add(note.data["arm"])
+    def apply(self, event: Event) -> None:
+        """Take one more event of the records into account."""
+        match event:
+            case Proposed():
+                member = Member(event.arm, event.number, event.strategy.key)
+                self.members.setdefault(event.arm, []).append(member)
+                self.strategies[member.key] = event.strategy
+            case Exhausted():
+                self.exhausted.add(event.arm)
+            case FinalistsNamed():
+                self.finalists[event.arm] = event.finalists
+                self.voided = False
+            case ConfirmationVoided():
+                self.voided = True
+            case StageBegan():
+                self.stages.add(event.text)
+            case RetriedAlone():
+                self.alone.add(event.trial)
+            case TrialStarted():
+                slot = self.slots[event.trial] = Slot.of(event)
+                self.strategies.setdefault(slot.key, event.strategy)
+                self.trials[slot] = event.trial
+                self.begun.add(slot)
+                self.done.pop(slot, None)
+            case TrialEnded() if event.trial in self.slots:
+                slot = self.slots[event.trial]
+                self.begun.discard(slot)
+                self.done[slot] = score_of(event)
 
-    def trial(self, record: TrialRecord) -> None:
-        """Take into account that a trial began, began again or ended."""
-        slot = slot_of(record)
-        self.strategies.setdefault(slot.key, record.started.strategy)
-        self.trials[slot] = record.id
-        if record.ended is None:
-            self.begun.add(slot)
-            self.done.pop(slot, None)
-        else:
-            self.begun.discard(slot)
-            self.done[slot] = score_of(record)
 
-
-PROPOSED, EXHAUSTED, FINALISTS = "proposed", "exhausted", "finalists"  # notes in the records
-
-
-def make_plan(
+def plan_race(
     space: Space, search: SearchConfig, splits: Splits, seed: int, *, base: bool
 ) -> RacePlan:
     """Fit the search's settings to the arms and to the folds that there are."""
@@ -198,10 +213,8 @@ def _plan_arm(arm: Arm, search: SearchConfig, folds: int) -> ArmPlan:
 def read_state(records: Records) -> State:
     """What the race needs to know of a run's records."""
     state = State()
-    for note in records.notes:
-        state.note(note)
-    for record in records.trials.values():
-        state.trial(record)
+    for event in records.events():
+        state.apply(event)
     return state
 
 
@@ -210,22 +223,16 @@ def trial_id(arm: str, number: int, fold: int = 1) -> str:
     return f"explore-{arm}-{number:03d}-f{fold}"
 
 
-def slot_of(record: TrialRecord) -> Slot:
-    s = record.started
-    return Slot(s.phase, s.fold, s.seed, strategy_key(s.strategy))
-
-
-def score_of(record: TrialRecord) -> float:
+def score_of(ended: TrialEnded) -> float:
     """The Dice that ranks; FAILED for a trial that did not finish or has no finite Dice."""
-    ended = record.ended
-    if ended is None or ended.status != "finished" or ended.dice is None:
+    if ended.status != "finished" or ended.dice is None:
         return FAILED
     return float(ended.dice) if math.isfinite(ended.dice) else FAILED
 
 
 def next_step(
     plan: RacePlan, state: State, running: Collection[Slot]
-) -> Job | Propose | Wait | Done:
+) -> TrialSpec | Propose | Wait | Done:
     """What a free worker does now.
 
     Args:
@@ -285,7 +292,7 @@ def is_explored(plan: RacePlan, state: State, arm: ArmPlan) -> bool:
 
 
 @dataclass(frozen=True)
-class Expected:
+class Workload:
     """What a plan comes to before anything has run.
 
     Attributes:
@@ -297,19 +304,17 @@ class Expected:
     expected: Mapping[str, tuple[int, int]]
 
 
-def expect(plan: RacePlan, max_epochs: int) -> Expected:
+def expect(plan: RacePlan, max_epochs: int) -> Workload:
     """Count a plan's trials and epochs, the documented default not among the finalists."""
     blocks = len(plan.confirm) * len(plan.confirm_seeds)
     counts = {a.name: a.strategies + sum(a.keep) + a.finalists * blocks for a in plan.arms}
     expected = {name: (n, n * max_epochs) for name, n in counts.items()}
     alone = blocks + int(not plan.default_arms)
     if alone:
-        epochs = plan.default["lightning.max_epochs"]
-        assert isinstance(epochs, int)
-        expected[DEFAULT] = (alone, alone * epochs)
+        expected[DEFAULT] = (alone, alone * plan.default.max_epochs)
     if plan.base:
         expected[BASE] = (1 + len(plan.confirm), 0)
-    return Expected(sum(n for n, _ in expected.values()), expected)
+    return Workload(sum(n for n, _ in expected.values()), expected)
 
 
 @dataclass(frozen=True)
@@ -322,24 +327,28 @@ class _View:
 
     # What can start, most urgent first.
 
-    def interrupted(self) -> Iterator[Job]:
+    def interrupted(self) -> Iterator[TrialSpec]:
         if self.state.begun <= self.running:
             return
         candidates = [*self.baselines(), *self.exploration(), *self.confirmation(), *self.test()]
         for step in candidates:
-            if isinstance(step, Job) and step.slot in self.state.begun:
+            if isinstance(step, TrialSpec) and Slot.of(step) in self.state.begun:
                 yield step
 
-    def baselines(self) -> Iterator[Job]:
+    def baselines(self) -> Iterator[TrialSpec]:
         """The unchanged base, and the documented default where no arm proposes it."""
         first = self.plan.explore[0]
         if self.plan.base:
-            yield from self._open([Job(f"explore-{BASE}-f1", BASE, {}, first, self.plan.seed)])
+            yield from self._open(
+                [TrialSpec(f"explore-{BASE}-f1", BASE, Strategy(), first, self.plan.seed)]
+            )
         if not self.plan.default_arms:
             trial = f"explore-{DEFAULT}-f1"
-            yield from self._open([Job(trial, DEFAULT, self.plan.default, first, self.plan.seed)])
+            yield from self._open(
+                [TrialSpec(trial, DEFAULT, self.plan.default, first, self.plan.seed)]
+            )
 
-    def exploration(self) -> Iterator[Job | Propose]:
+    def exploration(self) -> Iterator[TrialSpec | Propose]:
         """Arms side by side: the one that is least far comes first."""
         for arm in sorted(self.plan.arms, key=self._progress):
             jobs = self._jobs_of(arm)
@@ -348,7 +357,7 @@ class _View:
                 yield Propose(arm.name, number)
             yield from jobs
 
-    def confirmation(self) -> Iterator[Job]:
+    def confirmation(self) -> Iterator[TrialSpec]:
         """Whole (seed, fold) blocks one after the other, so that what is done is paired."""
         chosen = self._to_confirm()
         for i, seed in enumerate(self.plan.confirm_seeds):
@@ -357,7 +366,7 @@ class _View:
                     [
                         self._confirm_job(label, arm, key, split, seed)
                         for label, arm, key in chosen
-                        if key != strategy_key({}) or i == 0
+                        if arm != BASE or i == 0
                     ]
                 )
 
@@ -368,7 +377,7 @@ class _View:
             if number is not None:
                 yield Propose(arm.name, number)
 
-    def test(self) -> Iterator[Job]:
+    def test(self) -> Iterator[TrialSpec]:
         yield from self._open(self.plan.test)
 
     # What is known.
@@ -415,7 +424,7 @@ class _View:
             rungs.append(certain)
         return rungs
 
-    def _jobs_of(self, arm: ArmPlan) -> list[Job]:
+    def _jobs_of(self, arm: ArmPlan) -> list[TrialSpec]:
         jobs = []
         for rung, known in enumerate(self._rungs(arm)):
             split = self.plan.explore[rung]
@@ -424,7 +433,7 @@ class _View:
                     continue  # most of them, most of the time
                 strategy = self.state.strategies[member.key]
                 trial = trial_id(arm.name, member.number, split.fold)
-                jobs.append(Job(trial, arm.name, strategy, split, self.plan.seed))
+                jobs.append(TrialSpec(trial, arm.name, strategy, split, self.plan.seed))
         return list(self._open(jobs))
 
     def _busy_on_first_fold(self, arm: ArmPlan) -> bool:
@@ -466,33 +475,33 @@ class _View:
         if not self.plan.confirm:
             return []
         if self.plan.base:
-            empty = strategy_key({})
-            chosen[empty] = (BASE, BASE, empty)
+            unchanged = Strategy().key
+            chosen[unchanged] = (BASE, BASE, unchanged)
         explored = [arm for arm in self.plan.arms if self.explored(arm)]
         for arm in explored:
             for found in finalists(self.plan, self.state, arm):
                 label = f"{arm.name}-{found.member.number:03d}"
                 chosen.setdefault(found.member.key, (label, arm.name, found.member.key))
-        key = strategy_key(self.plan.default)
+        key = self.plan.default.key
         if len(explored) == len(self.plan.arms):
             chosen.setdefault(key, (DEFAULT, DEFAULT, key))
         return list(chosen.values())
 
-    def _confirm_job(self, label: str, arm: str, key: str, split: Split, seed: int) -> Job:
+    def _confirm_job(self, label: str, arm: str, key: str, split: Split, seed: int) -> TrialSpec:
         suffix = "" if arm == BASE else f"-s{seed}"
-        strategy = {} if arm == BASE else self._strategy(key)
-        return Job(f"confirm-{label}-f{split.fold}{suffix}", arm, strategy, split, seed)
+        strategy = Strategy() if arm == BASE else self._strategy(key)
+        return TrialSpec(f"confirm-{label}-f{split.fold}{suffix}", arm, strategy, split, seed)
 
     def _strategy(self, key: str) -> Strategy:
-        if key == strategy_key(self.plan.default):
+        if key == self.plan.default.key:
             return self.plan.default
         return self.state.strategies[key]
 
-    def _open(self, jobs: Iterable[Job]) -> Iterator[Job]:
+    def _open(self, jobs: Iterable[TrialSpec]) -> Iterator[TrialSpec]:
         """Those that have not ended and that no worker holds, each slot once."""
         seen = set()
         for job in jobs:
-            slot = job.slot
+            slot = Slot.of(job)
             if slot not in self.state.done and slot not in self.running and slot not in seen:
                 seen.add(slot)
                 yield job

@@ -7,9 +7,8 @@ documented default, in exploration and confirmation. Figures and scores always s
 
 from __future__ import annotations
 
-from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import DEFAULT, Records
-from hsf_tune.search.race import FINALISTS
+from hsf_tune.records import DEFAULT, FinalistsNamed, Records
+from hsf_tune.strategy import strategy_key
 
 
 def drop_checkpoints(records: Records, keep: str) -> int:
@@ -25,7 +24,7 @@ def drop_checkpoints(records: Records, keep: str) -> int:
     kept = _kept_strategies(records)
     freed = 0
     for record in records.trials.values():
-        if record.ended is None or strategy_key(record.started.strategy) in kept:
+        if record.ended is None or record.started.strategy.key in kept:
             continue
         for path in records.files.trial(record.id).weights:
             freed += path.stat().st_size
@@ -35,7 +34,7 @@ def drop_checkpoints(records: Records, keep: str) -> int:
 
 def _kept_strategies(records: Records) -> set[str]:
     """Keys of the finalists that each arm named last, and of the documented default."""
-    latest = {n.data["arm"]: n.data["finalists"] for n in records.notes if n.about == FINALISTS}
+    latest = {note.arm: note.finalists for note in records.noted(FinalistsNamed)}
     keys = {strategy_key(f["strategy"]) for found in latest.values() for f in found}
     defaults = [r.started.strategy for r in records.trials.values() if r.started.arm == DEFAULT]
-    return keys | {strategy_key(strategy) for strategy in defaults}
+    return keys | {strategy.key for strategy in defaults}

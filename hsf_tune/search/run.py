@@ -12,13 +12,12 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from hsf_tune.config import Config
 from hsf_tune.data.splits import Splits
 from hsf_tune.files import write_text
 from hsf_tune.interrupt import Interrupt, deferring
-from hsf_tune.records import Note, Records, sole_writer
+from hsf_tune.records import Records, SearchFinished, SearchInterrupted, TimeBudgetUsed, sole_writer
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.arms import Space
 from hsf_tune.search.coordinator import (
@@ -27,7 +26,7 @@ from hsf_tune.search.coordinator import (
     Observer,
     finalists_data,
 )
-from hsf_tune.search.race import FAILED, Expected, RacePlan, State, expect, make_plan
+from hsf_tune.search.race import FAILED, RacePlan, State, Workload, expect, plan_race
 from hsf_tune.search.resources import (
     Capacity,
     Resources,
@@ -38,7 +37,7 @@ from hsf_tune.search.resources import (
 from hsf_tune.search.study import ArmStudy, open_storage, storage_errors
 from hsf_tune.search.trial import TRAINER, Workplace
 
-TIME_BUDGET = "time_budget"
+SearchEnd = SearchFinished | TimeBudgetUsed | SearchInterrupted
 
 
 @dataclass(frozen=True)
@@ -46,25 +45,29 @@ class SearchOutcome:
     """How a search ended.
 
     Attributes:
-        status: finished, or stopped by the time budget or by a signal.
+        end: finished, or stopped by the time budget or by a signal.
         exit_code: 0; 130 after Ctrl-C and 143 after SIGTERM, also where nothing was left to run.
         failed_arms: arms that have trials, but not one that finished.
         finalists: arm -> what the arm hands on, best first; of what was run, if cut short.
         resources: what each trial was given.
     """
 
-    status: Literal["finished", "time_budget", "interrupted"]
+    end: SearchEnd
     exit_code: int
     failed_arms: tuple[str, ...]
     finalists: dict[str, object]
     resources: Resources
 
+    @property
+    def status(self) -> str:
+        return self.end.about
+
 
 def plan_search(
     config: Config, space: Space, splits: Splits, *, base_comparable: bool = False
-) -> Expected:
+) -> Workload:
     """How many trials and epochs `run_search` would run, arm by arm."""
-    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=base_comparable)
     assert isinstance(config.lightning.max_epochs, int)
     return expect(plan, config.lightning.max_epochs)
 
@@ -100,7 +103,7 @@ def run_search(
         HsfTuneError: the records can't be written any more; what they hold is safe.
     """
     deadline = _Deadline(config.search.time_budget_s)
-    plan = make_plan(space, config.search, splits, config.seed, base=base_comparable)
+    plan = plan_race(space, config.search, splits, config.seed, base=base_comparable)
     noting = nullcontext(interrupt) if interrupt else deferring()
     with sole_writer(folder), noting as interrupt, ray_running(config.search, interrupt):
         on_gpu = config.lightning.accelerator != "cpu"
@@ -113,16 +116,16 @@ def run_search(
                 records=records,
                 studies=_open_studies(config, space, folder),
                 observers=observers,
-                asked_to_stop=lambda: _why_stop(interrupt, deadline),
+                asked_to_stop=lambda: interrupt.signal is not None or deadline.passed(),
                 prune=_pruner(config, folder),
                 choose_test=choose_test,
             )
         _run(coordinator, config, folder, resources, trainer)
         if coordinator.fault is not None:
             raise coordinator.fault
-        status = _status(coordinator, interrupt)
-        coordinator.record(Note(status, _summary(status, coordinator)))
-    return _outcome(status, interrupt, coordinator, resources)
+        end = _end(coordinator, interrupt)
+        coordinator.record(end)
+    return _outcome(end, interrupt, coordinator, resources)
 
 
 def _run(
@@ -201,40 +204,28 @@ class _Deadline:
         return self._until is not None and time.monotonic() > self._until
 
 
-def _why_stop(interrupt: Interrupt, deadline: _Deadline) -> str | None:
-    if interrupt.signal is not None:
-        return "interrupted"
-    return TIME_BUDGET if deadline.passed() else None
-
-
-def _status(
-    coordinator: Coordinator, interrupt: Interrupt
-) -> Literal["finished", "time_budget", "interrupted"]:
-    if coordinator.complete:
-        return "finished"
-    return "interrupted" if interrupt.signal is not None else "time_budget"
-
-
-def _summary(status: str, coordinator: Coordinator) -> str:
+def _end(coordinator: Coordinator, interrupt: Interrupt) -> SearchEnd:
     done = len(coordinator.state.done)
-    if status == "finished":
-        return f"all {done} trials of the search have ended"
-    why = "the time budget is used up" if status == "time_budget" else "the search was interrupted"
-    return f"{why} after {done} trials; what they show is ranked, the rest was not run"
+    rest = f"after {done} trials; what they show is ranked, the rest was not run"
+    if coordinator.complete:
+        return SearchFinished(text=f"all {done} trials of the search have ended")
+    if interrupt.signal is not None:
+        return SearchInterrupted(text=f"the search was interrupted {rest}")
+    return TimeBudgetUsed(text=f"the time budget is used up {rest}")
 
 
 def _outcome(
-    status: Literal["finished", "time_budget", "interrupted"],
+    end: SearchEnd,
     interrupt: Interrupt,
     coordinator: Coordinator,
     resources: Resources,
 ) -> SearchOutcome:
     plan, state = coordinator.plan, coordinator.state
     return SearchOutcome(
-        status=status,
+        end=end,
         exit_code=interrupt.exit_code,
         failed_arms=tuple(a.name for a in plan.arms if _all_failed(plan, state, a.name)),
-        finalists={a.name: finalists_data(plan, state, a)["finalists"] for a in plan.arms},
+        finalists={a.name: finalists_data(plan, state, a) for a in plan.arms},
         resources=resources,
     )
 

@@ -14,12 +14,12 @@ from typing import Any
 
 from hsf_tune.config import Config, get_value
 from hsf_tune.errors import ConfigError, did_you_mean
-from hsf_tune.finetuning.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE
 from hsf_tune.records import NO_ARMS
 from hsf_tune.search.arms import Arm, Space, Terms
 from hsf_tune.search.domain import Domain, parse_domain
 from hsf_tune.search.samplers import sampler_of
 from hsf_tune.search.space_file import find_space, read_space
+from hsf_tune.strategy import DEPTH, FREQUENCY, LR, MAX_EPOCHS, MODE
 
 ARM_OPTIONS = ("strategies", "finalists")
 _SEARCHABLE = {

@@ -32,11 +32,11 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from hsf_tune.config import SearchConfig
 from hsf_tune.errors import SearchError
 from hsf_tune.files import set_aside
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import TrialRecord
 from hsf_tune.search.arms import Arm, Terms
 from hsf_tune.search.domain import Domain
 from hsf_tune.search.samplers import sampler_of
+from hsf_tune.strategy import Strategy
 
 ATTEMPTS = 30  # suggestions that repeat or don't fit, before one is drawn at random
 DRAWS = 2000  # random draws before an arm counts as exhausted
@@ -54,12 +54,12 @@ class Proposal:
         params: what the study suggested, from which it can be rebuilt.
     """
 
-    strategy: Mapping[str, Any]
+    strategy: Strategy
     params: Mapping[str, Any]
 
     @property
     def key(self) -> str:
-        return strategy_key(self.strategy)
+        return self.strategy.key
 
 
 class ArmStudy:
@@ -113,8 +113,8 @@ class ArmStudy:
             strategy = self._terms.strategy(self.arm, _decoded(self.arm, trial.params))
             if strategy is None:
                 self._fail(trial, "its blocks don't all open within the run")
-            elif strategy_key(strategy) in known:
-                self._repeat(trial, known[strategy_key(strategy)])
+            elif strategy.key in known:
+                self._repeat(trial, known[strategy.key])
             else:
                 return self._accept(trial, strategy, trial_id)
         return None
@@ -162,7 +162,7 @@ class ArmStudy:
             _suggest(trial, key, domain)
         return trial
 
-    def _accept(self, trial: Trial, strategy: Mapping[str, Any], trial_id: str) -> Proposal:
+    def _accept(self, trial: Trial, strategy: Strategy, trial_id: str) -> Proposal:
         trial.set_user_attr(_STRATEGY, dict(strategy))
         trial.set_user_attr(_TRIAL, trial_id)
         return Proposal(strategy, trial.params)
@@ -215,7 +215,7 @@ class ArmStudy:
             return
         for values in self._draws(number):
             strategy = self._terms.strategy(self.arm, values)
-            if strategy is not None and strategy_key(strategy) not in known:
+            if strategy is not None and strategy.key not in known:
                 self.study.enqueue_trial(_encoded(values))
                 return
 

@@ -18,22 +18,19 @@ import os
 import random
 import sys
 import traceback
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hsf_tune.config import config_from_dict
-from hsf_tune.data.splits import Split
 from hsf_tune.errors import DataError, HsfTuneError, ModelError, RunError
-from hsf_tune.records import Event, TrialEnded, TrialStarted, event_to_dict
+from hsf_tune.records import Event, TrialEnded, TrialSpec, TrialStarted, event_to_dict
 from hsf_tune.run_folder import RunFolder, TrialFolder
-from hsf_tune.search.race import Job
 
 TRAINER = "hsf_tune.finetuning.fit"
 EVENTS = "events"  # the one key of what a trial reports: events as JSON text
-SURFACE_PHASES = ("confirm", "test")  # what is quoted is measured in full
 OUT_OF_MEMORY = "out of memory"  # how the reason of such a failure begins
 NO_SPACE = "no space left on the disk"  # likewise; it ends the search, not the trial
 NO_FILES = "files can't be used"  # likewise
@@ -60,19 +57,8 @@ class Workplace:
     trainer: str = TRAINER
 
 
-def job_to_dict(job: Job) -> dict[str, Any]:
-    """A job as plain values, as Ray carries it."""
-    return {
-        "trial": job.trial,
-        "arm": job.arm,
-        "strategy": dict(job.strategy),
-        "split": json.dumps(job.split.to_dict()),
-        "seed": job.seed,
-    }
-
-
-def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
-    """Run the trial of a `job_to_dict` to its end, reporting every event.
+def run_trial(spec: TrialSpec, place: Workplace) -> None:
+    """Run a trial to its end, reporting every event.
 
     Returns normally also when the trial failed; the events say so.
     """
@@ -82,12 +68,12 @@ def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
         os.chdir(place.directory)
     report = _Report()
     try:
-        folder = RunFolder(place.folder).trial(plain["trial"])
+        folder = RunFolder(place.folder).trial(spec.trial)
         trainer = importlib.import_module(place.trainer)
-        _start_afresh(plain["seed"], place.threads)
+        _start_afresh(spec.seed, place.threads)
         trainer.fit(
             config_from_dict(place.config),
-            _spec(trainer.TrialSpec, plain, place.dataset_key),
+            replace(spec, dataset_key=place.dataset_key),
             folder.path,
             report,
             threads=place.threads,
@@ -95,41 +81,10 @@ def run_trial(plain: Mapping[str, Any], place: Workplace) -> None:
         )
     except Exception as error:
         if not report.started:
-            report(started_of(plain))
-        report(_failure(plain["trial"], error))
+            report(spec.started())
+        report(_failure(spec.trial, error))
     finally:
         _free_memory()
-
-
-def _spec(kind: Callable[..., Any], plain: Mapping[str, Any], dataset_key: str | None) -> Any:
-    split = Split.from_dict(json.loads(plain["split"]))
-    return kind(
-        trial=plain["trial"],
-        phase=split.phase,
-        arm=plain["arm"],
-        strategy=plain["strategy"],
-        split=split,
-        seed=plain["seed"],
-        surface=split.phase in SURFACE_PHASES,
-        dataset_key=dataset_key,
-    )
-
-
-def started_of(plain: Mapping[str, Any]) -> TrialStarted:
-    """The start of a trial that did not get so far as to announce itself."""
-    split = Split.from_dict(json.loads(plain["split"]))
-    strategy = plain["strategy"]
-    return TrialStarted(
-        trial=plain["trial"],
-        phase=split.phase,
-        arm=plain["arm"],
-        strategy=strategy,
-        fold=split.fold,
-        seed=plain["seed"],
-        max_epochs=int(strategy.get("lightning.max_epochs", 0)),
-        train=list(split.train),
-        validate=list(split.validate),
-    )
 
 
 class _Report:

@@ -19,11 +19,11 @@ from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
-from hsf_tune.records import event_from_dict
+from hsf_tune.records import TrialSpec, event_from_dict
 from hsf_tune.search.coordinator import Coordinator
-from hsf_tune.search.race import Done, Job, Wait
+from hsf_tune.search.race import Done, Wait
 from hsf_tune.search.resources import Capacity, Resources
-from hsf_tune.search.trial import EVENTS, Workplace, job_to_dict, run_trial
+from hsf_tune.search.trial import EVENTS, Workplace, run_trial
 
 
 def run_jobs(
@@ -44,7 +44,7 @@ def run_jobs(
     """
 
     def train(config: dict[str, Any]) -> None:
-        run_trial(json.loads(config["job"]), place)
+        run_trial(TrialSpec.from_dict(json.loads(config["job"])), place)
 
     own = Path(tempfile.mkdtemp(prefix="hsf-tune-", dir=shared))
     try:
@@ -92,9 +92,9 @@ class _Jobs(Searcher):
         if not self._has_room():
             return None
         step = coordinator.next_job(trial_id)
-        if isinstance(step, Job):
+        if isinstance(step, TrialSpec):
             alone = coordinator.is_alone(step)
-            return {"job": json.dumps(job_to_dict(step)), "alone": alone}
+            return {"job": json.dumps(step.to_dict()), "alone": alone}
         if isinstance(step, Done):
             return Searcher.FINISHED
         assert isinstance(step, Wait)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hsf_tune.finetuning.strategy import describe, strategy_key
 from hsf_tune.records import BASE, DEFAULT, Score, TrialRecord, mean_dice, subject_means
+from hsf_tune.strategy import describe, strategy_key
 from hsf_tune.verdict.difference import Floats, mean_over_seeds
 
 

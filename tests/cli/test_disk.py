@@ -13,9 +13,9 @@ from hsf_tune.cli.disk import DiskUse, estimate, require_room, used_bytes, weigh
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import SearchError
 from hsf_tune.finetuning.base import DEMO_BASE, blocks_of, get_base
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.strategy import canonical
-from hsf_tune.records import EpochEnded
+from hsf_tune.records import EpochEnded, TrialSpec
 from hsf_tune.search.race import ArmPlan, RacePlan, expect
 
 SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("balls/sub-04",))
@@ -51,7 +51,7 @@ def test_a_trial_in_its_course_and_after_it_takes_what_is_estimated(eight_maps, 
         eight_maps,
         blocks_of(get_base(eight_maps)),
     )
-    spec = TrialSpec("explore-x-001-f1", "explore", "x", strategy, SPLIT, 0)
+    spec = TrialSpec("explore-x-001-f1", "x", strategy, SPLIT, 0)
     states = []
 
     def look(event):

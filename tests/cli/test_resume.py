@@ -22,7 +22,7 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.finetuning import base
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
-from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
+from hsf_tune.records import Proposed, Records, StageBegan, TrialEnded, TrialStarted
 from hsf_tune.run_folder import RunFolder
 from hsf_tune.search.space import load_space
 
@@ -234,7 +234,7 @@ def test_another_base_model_under_the_same_path_is_refused(begun, place, words, 
     save(own, ARUNet(Architecture(f_maps=2, out_channels=3)), {"name": "one"})
     words = [*words[:1], f"models.checkpoint={own}", *words[2:]]
     searching("--space", "space.yaml", "--name", "second", *words)
-    Records(place / "outputs/second").append(Note("stage", "exploration"))
+    Records(place / "outputs/second").append(StageBegan(text="exploration"))
     save(own, ARUNet(Architecture(f_maps=2, out_channels=3)), {"name": "two"})
     base._load_once.cache_clear()
     code, text, call = searching("--resume", "second")
@@ -290,10 +290,10 @@ def test_what_a_run_stopped_before_its_first_trial_proposed_is_forgotten(place, 
     start = ["--space", "space.yaml", "--name", "own", *words]
     searching(*start)
     folder = place / "outputs" / "own"
-    Records(folder).append(Note("proposed", "", {"arm": "gone"}))
+    Records(folder).append(Proposed("gone", 1, {}, {}))
     (folder / "optuna.db").write_text("studies of the old space")
     searching(*start)
-    assert "proposed" not in [note.about for note in Records(folder).notes]
+    assert not Records(folder).noted(Proposed)
     assert not (folder / "optuna.db").exists()
 
 

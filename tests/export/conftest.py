@@ -16,11 +16,11 @@ from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
 from hsf_tune.finetuning.base import blocks_of, get_base
 from hsf_tune.finetuning.finished import FinishedRun, open_run
-from hsf_tune.finetuning.fit import TrialSpec, fit
+from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.strategy import SavedStrategy, canonical, save_strategy
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
-from hsf_tune.records import Records
+from hsf_tune.records import Records, TrialSpec
 
 SUBJECTS = ("balls/sub-01", "balls/sub-02", "balls/sub-03")
 AFFINE = np.array([[-1, 0, 0, 9], [0, 0, 1.5, -7], [0, 1, 0, 3], [0, 0, 0, 1.0]])  # LSA on disk
@@ -80,7 +80,7 @@ def run(config: Config, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun
         train, validate = SUBJECTS[fold - 1], SUBJECTS[2 - fold]
         split = Split("explore", fold, (train,), (validate,))
         explored.append(split.to_dict())
-        spec = TrialSpec(f"explore-decoder-000-f{fold}", "explore", "decoder", strategy, split, 42)
+        spec = TrialSpec(f"explore-decoder-000-f{fold}", "decoder", strategy, split, 42)
         fit(config, spec, folder / "checkpoints" / spec.trial, records.append)
     base = get_base(config)
     saved = SavedStrategy(

@@ -20,13 +20,14 @@ from hsf_tune.finetuning.finished import (
     choose_bag,
     open_run,
 )
-from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy, strategy_key
+from hsf_tune.finetuning.strategy import SavedStrategy, save_strategy
 from hsf_tune.model.arunet import Architecture, ARUNet
 from hsf_tune.model.weights import save
 from hsf_tune.records import Records, TrialEnded, TrialStarted
+from hsf_tune.strategy import Strategy, strategy_key
 
-STRATEGY = {"finetuning.depth": 0, "lightning.max_epochs": 2, "models.lr": 0.01}
-OTHER = {**STRATEGY, "models.lr": 0.02}
+STRATEGY = Strategy({"finetuning.depth": 0, "lightning.max_epochs": 2, "models.lr": 0.01})
+OTHER = Strategy({**STRATEGY, "models.lr": 0.02})
 
 
 @dataclass

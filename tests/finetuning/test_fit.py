@@ -16,10 +16,10 @@ from hsf_tune.data.splits import Split
 from hsf_tune.data.store import open_store
 from hsf_tune.errors import DataError, Diverged, HsfTuneError
 from hsf_tune.finetuning.base import blocks_of, get_base
-from hsf_tune.finetuning.fit import TrialSpec, fit, place
+from hsf_tune.finetuning.fit import fit, place
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.model.weights import build_network
-from hsf_tune.records import EpochEnded, Note, TrialEnded, TrialStarted, mean_dice
+from hsf_tune.records import EpochEnded, TrialEnded, TrialSpec, TrialStarted, Warned, mean_dice
 
 SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("balls/sub-04",))
 
@@ -27,7 +27,7 @@ SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("
 def spec_of(config, seed=3, split=SPLIT, **values):
     values = {key.replace("__", "."): value for key, value in values.items()}
     strategy = canonical(values, config, blocks_of(get_base(config)))
-    return TrialSpec("explore-x-001-f1", "explore", "x", strategy, split, seed)
+    return TrialSpec("explore-x-001-f1", "x", strategy, split, seed)
 
 
 def run(config, spec, folder, on_event=None, **kwargs):
@@ -201,7 +201,7 @@ def test_a_trial_that_goes_on_elsewhere_keeps_the_precision_it_began_in(
         return replace(place(config, threads), precision="bf16-mixed")
 
     with monkeypatch.context() as patch:
-        patch.setattr("hsf_tune.finetuning.setting.place", place_on_a_newer_gpu)
+        patch.setattr("hsf_tune.finetuning.setup.place", place_on_a_newer_gpu)
         with pytest.raises(Killed):
             run(config, spec_of(config), tmp_path / "t", kill)
     ended, events = run(config, spec_of(config), tmp_path / "t")
@@ -251,7 +251,7 @@ def test_a_trial_told_to_stop_is_pruned_with_the_reason_and_its_score(config, tm
 
 
 def test_the_unchanged_base_is_a_trial_of_no_epochs(config, tmp_path):
-    spec = TrialSpec("base-f1", "explore", "base", {}, SPLIT, 3)
+    spec = TrialSpec("base-f1", "base", {}, SPLIT, 3)
     before = weights_before(config, spec)
     ended, events = run(config, spec, tmp_path / "t")
     assert [type(e) for e in events] == [TrialStarted, TrialEnded]
@@ -390,7 +390,7 @@ def test_a_state_that_cannot_be_read_is_set_aside_and_the_trial_trained_anew(
     ended, events = run(config, spec, tmp_path / "t")
     assert (ended.status, ended.dice, ended.epochs) == ("finished", whole.dice, 2)
     assert (tmp_path / "t" / f"{file}.unreadable-1").read_bytes() == damaged
-    notes = [e.text for e in events if isinstance(e, Note)]
+    notes = [e.text for e in events if isinstance(e, Warned)]
     assert any(f"{file}.unreadable-1 could not be read" in text for text in notes)
 
 

@@ -1,11 +1,11 @@
-"""The optimiser: groups that wait, rates by the plan, clipping relative to the weights."""
+"""The optimiser: groups that wait, rates by the schedule, clipping relative to the weights."""
 
 import pytest
 import torch
 from torch import nn
 
 from hsf_tune.finetuning.optimizer import clip_gradients, make_optimizer, set_groups
-from hsf_tune.finetuning.schedule import Plan
+from hsf_tune.finetuning.schedule import Schedule
 
 
 def two_groups():
@@ -29,7 +29,7 @@ def test_a_block_that_opens_late_takes_its_first_step_as_one_that_opened_at_once
 
     def first_step(opening_step):
         groups = two_groups()
-        plan = Plan(depth=1, frequency=1, max_epochs=2)
+        schedule = Schedule(depth=1, frequency=1, max_epochs=2)
         optimizer = make_optimizer(groups, 1e-2)
         block = groups[1][1]
         before = block.bias.detach().clone()
@@ -40,7 +40,7 @@ def test_a_block_that_opens_late_takes_its_first_step_as_one_that_opened_at_once
             block.requires_grad_(opened)
             optimizer.zero_grad()
             groups[0][1](block(torch.ones(1, 4))).sum().backward()
-            set_groups(optimizer, plan, 1e-2, step, steps_per_epoch)
+            set_groups(optimizer, schedule, 1e-2, step, steps_per_epoch)
             optimizer.param_groups[1]["lr"] = 1e-2
             if not opened:
                 assert block.bias.grad is None
@@ -51,12 +51,12 @@ def test_a_block_that_opens_late_takes_its_first_step_as_one_that_opened_at_once
 
 
 def test_rates_are_the_plans_at_every_step():
-    plan = Plan(depth=1, frequency=2, max_epochs=4)
+    schedule = Schedule(depth=1, frequency=2, max_epochs=4)
     optimizer = make_optimizer(two_groups(), 0.5)
     for step in range(12):
-        set_groups(optimizer, plan, 0.5, step, 3)
+        set_groups(optimizer, schedule, 0.5, step, 3)
         rates = [group["lr"] for group in optimizer.param_groups]
-        assert rates == [0.5 * plan.rate(0, step, 3), 0.5 * plan.rate(1, step, 3)]
+        assert rates == [0.5 * schedule.rate(0, step, 3), 0.5 * schedule.rate(1, step, 3)]
     assert rates[1] > 0
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from hsf_tune.config import FinetuningConfig, LightningConfig
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.schedule import Plan, make_plan, resolve_max_epochs
+from hsf_tune.finetuning.schedule import Schedule, make_schedule, resolve_max_epochs
 from hsf_tune.modes import Halves, n_blocks
 
 BLOCKS = n_blocks(Halves(tuple("abcd"), tuple("efg")))
@@ -25,15 +25,15 @@ def test_the_published_network_has_four_encoders_and_three_decoders():
 @pytest.mark.parametrize(("mode", "depth", "frequency"), ALL_PLANS)
 def test_open_blocks_follow_the_closed_form(mode, depth, frequency):
     """At epoch e, min(d, e // f) blocks are open: counted here by adding one at each opening."""
-    plan = make_plan(FinetuningConfig(mode, depth, frequency), LightningConfig(), BLOCKS)
+    schedule = make_schedule(FinetuningConfig(mode, depth, frequency), LightningConfig(), BLOCKS)
     d = BLOCKS[mode] if depth == -1 else depth
     opened = 0
-    for epoch in range(plan.max_epochs):
+    for epoch in range(schedule.max_epochs):
         if epoch > 0 and epoch % frequency == 0 and opened < d:
             opened += 1
-        assert plan.open_blocks(epoch) == opened
+        assert schedule.open_blocks(epoch) == opened
     assert opened == d
-    assert plan.never_opened == 0
+    assert schedule.never_opened == 0
 
 
 @pytest.mark.parametrize(
@@ -45,20 +45,20 @@ def test_auto_epochs_are_the_documented_rule_of_thumb(depth, frequency, epochs):
 
 
 def test_at_frequency_0_all_blocks_are_open_from_the_start():
-    plan = Plan(depth=3, frequency=0, max_epochs=5)
-    assert [plan.open_blocks(epoch) for epoch in range(5)] == [3] * 5
-    assert [plan.opening_epoch(group) for group in range(4)] == [0] * 4
-    assert plan.never_opened == 0
+    schedule = Schedule(depth=3, frequency=0, max_epochs=5)
+    assert [schedule.open_blocks(epoch) for epoch in range(5)] == [3] * 5
+    assert [schedule.opening_epoch(group) for group in range(4)] == [0] * 4
+    assert schedule.never_opened == 0
 
 
 def test_the_documented_encoder_at_16_epochs_never_opens_its_fourth_block():
-    assert Plan(depth=4, frequency=4, max_epochs=16).never_opened == 1
+    assert Schedule(depth=4, frequency=4, max_epochs=16).never_opened == 1
 
 
 @pytest.mark.parametrize(("mode", "depth"), [("encoder", 5), ("decoder", 4), ("full", 8)])
 def test_more_blocks_than_the_network_has_are_refused_by_number(mode, depth):
     with pytest.raises(ConfigError, match=rf"finetuning.depth is {depth}.*{BLOCKS[mode]} blocks"):
-        make_plan(FinetuningConfig(mode, depth, 2), LightningConfig(), BLOCKS)
+        make_schedule(FinetuningConfig(mode, depth, 2), LightningConfig(), BLOCKS)
 
 
 @pytest.mark.parametrize("max_epochs", [1, 2, 3, 8, 20])
@@ -67,21 +67,21 @@ def test_more_blocks_than_the_network_has_are_refused_by_number(mode, depth):
 def test_an_open_group_has_a_rate_above_zero_from_its_first_step_to_its_last(
     max_epochs, steps_per_epoch, frequency
 ):
-    plan = Plan(depth=3, frequency=frequency, max_epochs=max_epochs)
+    schedule = Schedule(depth=3, frequency=frequency, max_epochs=max_epochs)
     for group in range(4):
-        first = plan.opening_epoch(group) * steps_per_epoch
+        first = schedule.opening_epoch(group) * steps_per_epoch
         for step in range(max_epochs * steps_per_epoch):
-            rate = plan.rate(group, step, steps_per_epoch)
+            rate = schedule.rate(group, step, steps_per_epoch)
             assert (rate > 0) == (step >= first)
             assert rate <= 1
 
 
 def test_each_group_warms_up_to_the_full_rate_and_ends_near_zero_with_the_run():
     """100 steps in all: the block that opens half way has warm-up and cosine of its own."""
-    plan = Plan(depth=1, frequency=10, max_epochs=20)
+    schedule = Schedule(depth=1, frequency=10, max_epochs=20)
     for group, total in ((0, 200), (1, 100)):
         first = 200 - total
-        rates = [plan.rate(group, s, 10) for s in range(first, 200)]
+        rates = [schedule.rate(group, s, 10) for s in range(first, 200)]
         warmup = total // 10
         assert rates[:warmup] == pytest.approx([(k + 1) / (warmup + 1) for k in range(warmup)])
         assert rates[warmup] == 1.0

@@ -7,17 +7,9 @@ import pytest
 from hsf_tune.config import config_from_dict, without_places
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import (
-    DOCUMENTED_DEFAULT,
-    SavedStrategy,
-    canonical,
-    describe,
-    load_strategy,
-    openings_fit,
-    save_strategy,
-    strategy_key,
-)
+from hsf_tune.finetuning.strategy import SavedStrategy, canonical, load_strategy, save_strategy
 from hsf_tune.modes import Halves, n_blocks
+from hsf_tune.strategy import DOCUMENTED_DEFAULT, strategy_key
 
 BLOCKS = n_blocks(Halves(tuple("abcd"), tuple("efg")))
 DATASET = {
@@ -84,7 +76,7 @@ def test_openings_fit_where_the_last_block_has_its_full_frequency(depth, frequen
         CONFIG,
         BLOCKS,
     )
-    assert openings_fit(strategy) is fits
+    assert strategy.opens_all is fits
 
 
 def test_a_saved_strategy_is_read_back_equal(tmp_path):
@@ -120,5 +112,5 @@ def test_a_missing_strategy_file_says_what_was_expected(tmp_path):
 
 
 def test_a_strategy_is_described_in_words_that_users_know():
-    text = describe(canonical(DOCUMENTED_DEFAULT, CONFIG, BLOCKS))
+    text = canonical(DOCUMENTED_DEFAULT, CONFIG, BLOCKS).describe()
     assert text == "decoder, depth 3, a block every 4 epochs, lr 0.001"

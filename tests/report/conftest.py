@@ -18,11 +18,11 @@ from hsf_tune.data.store import open_store
 from hsf_tune.records import (
     EpochEnded,
     Event,
-    Note,
     Records,
     Score,
     TrialEnded,
     TrialStarted,
+    Versions,
 )
 from hsf_tune.report import read_run
 
@@ -201,7 +201,7 @@ def write_run(
         }
     )
     records = Records(folder)
-    records.extend([Note("versions", data={"python": "3.11.7", "torch": "2.13.0"})])
+    records.extend([Versions({"python": "3.11.7", "torch": "2.13.0"})])
     if explore:
         records.extend(searched.exploration())
     if confirm:

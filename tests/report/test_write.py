@@ -14,7 +14,14 @@ from hsf_tune.cli.winner import test_jobs as jobs_on_test_set
 from hsf_tune.data.splits import Splits
 from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.installed import typed
-from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
+from hsf_tune.records import (
+    ConfirmationVoided,
+    FinalistsNamed,
+    Records,
+    TimeBudgetUsed,
+    TrialEnded,
+    TrialStarted,
+)
 from hsf_tune.report import read_run, write_report
 from hsf_tune.report.summary import schema
 
@@ -74,9 +81,9 @@ def test_an_arm_shows_as_finalists_those_that_the_search_named(tmp_path, run_wri
     """Before the confirmation has scores: one was named of four that were explored."""
     searched = run_writer(tmp_path / "h", n_subjects=8, arms=("head",), confirm=False)
     second = searched.strategies["head"][1]
-    data = {"arm": "head", "finalists": [{"number": 2, "strategy": second}]}
+    named = FinalistsNamed("head", [{"number": 2, "strategy": second}])
     assert len(read_run(tmp_path / "h").finalists["head"]) == 1
-    Records(tmp_path / "h").append(Note("finalists", data=data))
+    Records(tmp_path / "h").append(named)
     assert read_run(tmp_path / "h").finalists["head"] == [second]
 
 
@@ -195,8 +202,8 @@ def test_what_the_search_noted_against_itself_is_a_warning(tmp_path, run_writer)
     """Strategies added after a look at the confirmation; a search that was cut short."""
     run_writer(tmp_path / "v", n_subjects=8, arms=("encoder", "decoder"))
     records = Records(tmp_path / "v")
-    records.append(Note("confirmation_voided", "more strategies were asked for"))
-    records.append(Note("time_budget", "the time budget is used up after 90 trials"))
+    records.append(ConfirmationVoided(text="more strategies were asked for"))
+    records.append(TimeBudgetUsed(text="the time budget is used up after 90 trials"))
     warnings = write_report(tmp_path / "v").verdict.warnings
     assert "The search is not finished: the time budget is used up after 90 trials." in warnings
     assert any("no longer independent" in w for w in warnings)
@@ -207,12 +214,10 @@ def test_finalists_are_those_that_the_search_noted(tmp_path, run_writer):
     searched = run_writer(tmp_path / "n", n_subjects=8, arms=("encoder", "decoder"))
     run = read_run(tmp_path / "n")
     kept = run.finalists["encoder"][:2]
-    data = {"arm": "encoder", "finalists": [{"number": 1, "strategy": s} for s in kept]}
-    Records(tmp_path / "n").append(Note("finalists", data=data))
+    encoders = [{"number": 1, "strategy": s} for s in kept]
+    Records(tmp_path / "n").append(FinalistsNamed("encoder", encoders))
     decoders = [{"number": 1, "strategy": s} for s in run.finalists["decoder"]]
-    Records(tmp_path / "n").append(
-        Note("finalists", data={"arm": "decoder", "finalists": decoders})
-    )
+    Records(tmp_path / "n").append(FinalistsNamed("decoder", decoders))
     assert len(searched.strategies["encoder"]) == 8
     again = read_run(tmp_path / "n")
     assert again.finalists["encoder"] == kept

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hsf_tune.records import Records, read_events
+from hsf_tune.records import FinalistsNamed, Records, read_events
 
 WORKERS = Path(__file__).parent / "workers"
 SETTINGS = {
@@ -144,7 +144,7 @@ def test_driver_killed_ten_times_ends_like_the_undisturbed_search(tmp_path):
 
 
 def finalists(records):
-    return {n.data["arm"]: n.data["finalists"] for n in records.notes if n.about == "finalists"}
+    return {note.arm: note.finalists for note in records.noted(FinalistsNamed)}
 
 
 def states(folder):

@@ -11,12 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hsf_tune.data.splits import Split
-from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.records import TrialSpec
 from hsf_tune.search.race import (
     FAILED,
     ArmPlan,
     Done,
-    Job,
     Member,
     Propose,
     RacePlan,
@@ -28,15 +27,16 @@ from hsf_tune.search.race import (
     next_step,
     ranking,
 )
+from hsf_tune.strategy import Strategy, strategy_key
 
-DEFAULT = {"lr": 0.0, "lightning.max_epochs": 20}
+DEFAULT = Strategy({"lr": 0.0, "lightning.max_epochs": 20})
 
 
 def splits(phase, n):
     return tuple(Split(phase, i + 1, ("d/a",), ("d/b",)) for i in range(n))
 
 
-def make_plan(arms, *, folds=4, confirm=2, seeds=2, base=True, default_arms=()):
+def plan_race(arms, *, folds=4, confirm=2, seeds=2, base=True, default_arms=()):
     return RacePlan(
         arms=tuple(arms),
         explore=splits("explore", folds),
@@ -70,13 +70,15 @@ class Simulation:
         for moment in count():
             assert moment < 10_000
             while len(running) < self.workers:
-                step = next_step(self.plan, self.state, {job.slot for job, _ in running.values()})
+                step = next_step(
+                    self.plan, self.state, {Slot.of(job) for job, _ in running.values()}
+                )
                 if isinstance(step, Propose):
                     self._propose(step)
-                elif isinstance(step, Job):
-                    assert step.slot not in self.state.done
+                elif isinstance(step, TrialSpec):
+                    assert Slot.of(step) not in self.state.done
                     assert step.trial not in running
-                    self.state.begun.add(step.slot)
+                    self.state.begun.add(Slot.of(step))
                     running[step.trial] = step, now + self.draw.expovariate(1)
                 else:
                     break
@@ -93,8 +95,8 @@ class Simulation:
                 continue
             trial = min(running, key=lambda t: running[t][1])
             job, now = running.pop(trial)
-            self.state.begun.discard(job.slot)
-            self.state.done[job.slot] = score(job.slot, self.failing)
+            self.state.begun.discard(Slot.of(job))
+            self.state.done[Slot.of(job)] = score(Slot.of(job), self.failing)
             self.ran.append(job)
         raise AssertionError
 
@@ -137,26 +139,26 @@ arm_plans = st.builds(
 def test_outcome_depends_on_scores_alone(arms, workers, seed, failing, kills, default_in_first):
     """Finalists and the set of trials are the same for one worker and for many, killed or not."""
     named = [replace(a, name=f"arm{i}") for i, a in enumerate(arms)]
-    plan = make_plan(named, default_arms=["arm0"] if default_in_first else [])
+    plan = plan_race(named, default_arms=["arm0"] if default_in_first else [])
     many = Simulation(plan, workers, seed, failing=failing, kills=kills).run()
     one = Simulation(plan, 1, seed + 1, failing=failing).run()
     assert many.finalists() == one.finalists()
-    assert Counter(j.slot for j in many.ran) == Counter(j.slot for j in one.ran)
-    assert max(Counter(j.slot for j in many.ran).values()) == 1
+    assert Counter(Slot.of(j) for j in many.ran) == Counter(Slot.of(j) for j in one.ran)
+    assert max(Counter(Slot.of(j) for j in many.ran).values()) == 1
 
 
 @given(workers=st.integers(1, 6), seed=st.integers(0, 10**6))
 @settings(max_examples=15, deadline=None)
 def test_no_worker_waits_while_any_arm_has_work(workers, seed):
     """A worker is told to wait only once every arm has proposed all of its strategies."""
-    plan = make_plan([ArmPlan(f"arm{i}", 12, (6, 3, 3), 3) for i in range(3)])
+    plan = plan_race([ArmPlan(f"arm{i}", 12, (6, 3, 3), 3) for i in range(3)])
     done = Simulation(plan, workers, seed).run()
     assert all(n == 12 for found in done.proposed_when_waiting for n in found.values())
 
 
 def test_default_sizes_are_those_of_the_design():
     """12, 6, 3, 3 strategies on the folds, then 3 finalists, default and base on 5 folds."""
-    plan = make_plan([ArmPlan("encoder", 12, (6, 3, 3), 3)], confirm=5)
+    plan = plan_race([ArmPlan("encoder", 12, (6, 3, 3), 3)], confirm=5)
     ran = Counter((j.split.phase, j.arm, j.split.fold) for j in Simulation(plan, 2, 0).run().ran)
     assert [ran["explore", "encoder", f] for f in (1, 2, 3, 4)] == [12, 6, 3, 3]
     assert [ran["confirm", "encoder", f] for f in range(1, 6)] == [6] * 5
@@ -167,21 +169,21 @@ def test_default_sizes_are_those_of_the_design():
 
 def test_best_of_each_fold_go_on():
     """Those on fold 2 are the six with the highest Dice of fold 1, ties to the earlier one."""
-    plan = make_plan([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
+    plan = plan_race([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
     done = Simulation(plan, 3, 7).run()
     members = done.state.members["a"]
     first = {m: done.state.done[Slot("explore", 1, 42, m.key)] for m in members}
     best = sorted(members, key=lambda m: -first[m])[:6]
-    on_second = {j.slot.key for j in done.ran if j.split.fold == 2}
+    on_second = {Slot.of(j).key for j in done.ran if j.split.fold == 2}
     assert on_second == {m.key for m in best}
     mean = {m: (first[m] + done.state.done[Slot("explore", 2, 42, m.key)]) / 2 for m in best}
-    on_third = {j.slot.key for j in done.ran if j.split.fold == 3}
+    on_third = {Slot.of(j).key for j in done.ran if j.split.fold == 3}
     assert on_third == {m.key for m in sorted(best, key=lambda m: -mean[m])[:3]}
 
 
 def test_finalist_equal_to_the_documented_default_is_confirmed_once():
     """Equal strategies never run twice on a split with a seed, whatever role they play."""
-    plan = make_plan([ArmPlan("a", 1, (1, 1, 1), 1)], default_arms=["a"], confirm=2, seeds=2)
+    plan = plan_race([ArmPlan("a", 1, (1, 1, 1), 1)], default_arms=["a"], confirm=2, seeds=2)
     ran = Simulation(plan, 2, 3).run().ran
     confirmed = [j for j in ran if j.split.phase == "confirm" and j.arm != "base"]
     assert {j.arm for j in confirmed} == {"a"}
@@ -190,16 +192,16 @@ def test_finalist_equal_to_the_documented_default_is_confirmed_once():
 
 def test_interrupted_trials_go_on_before_anything_new():
     """After a kill the first job is one that had begun."""
-    plan = make_plan([ArmPlan("a", 4, (2, 1, 1), 1)])
+    plan = plan_race([ArmPlan("a", 4, (2, 1, 1), 1)])
     state = State()
     first = next_step(plan, state, ())
-    state.begun.add(first.slot)
+    state.begun.add(Slot.of(first))
     assert next_step(plan, state, ()) == first
 
 
 def test_arms_advance_side_by_side():
     """With one worker, no arm is ever more than one proposal ahead of another of equal size."""
-    plan = make_plan([ArmPlan(f"arm{i}", 8, (4, 2, 2), 2) for i in range(3)], confirm=0)
+    plan = plan_race([ArmPlan(f"arm{i}", 8, (4, 2, 2), 2) for i in range(3)], confirm=0)
     ran = Simulation(plan, 1, 0).run().ran
     first = [j.arm for j in ran if j.split.fold == 1 and j.arm.startswith("arm")]
     for i in range(len(first)):
@@ -209,7 +211,7 @@ def test_arms_advance_side_by_side():
 
 def test_ranking_of_a_search_cut_short_puts_more_folds_first():
     """What is done when the time is up is ranked: by folds reached, then by mean Dice."""
-    plan = make_plan([ArmPlan("a", 3, (2, 1, 1), 1)])
+    plan = plan_race([ArmPlan("a", 3, (2, 1, 1), 1)])
     keys = [strategy_key({"n": i}) for i in range(3)]
     state = State(members={"a": [Member("a", i + 1, k) for i, k in enumerate(keys)]})
     for key, fold, dice in [(0, 1, 0.9), (1, 1, 0.7), (1, 2, 0.7), (2, 1, FAILED)]:
@@ -221,7 +223,7 @@ def test_ranking_of_a_search_cut_short_puts_more_folds_first():
 @pytest.mark.parametrize("n", [1, 3])
 def test_exhausted_arm_ends_with_what_it_has(n):
     """An arm that runs out of strategies still races those it has."""
-    plan = make_plan([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
+    plan = plan_race([ArmPlan("a", 12, (6, 3, 3), 3)], confirm=0)
     done = Simulation(plan, 2, 0, exhausted_after={"a": n}).run()
     ran = Counter(j.split.fold for j in done.ran if j.arm == "a")
     assert ran[1] == ran[2] == ran[4] == n

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from hsf_tune.errors import RunError
-from hsf_tune.records import Note, Records, TrialEnded, TrialStarted
+from hsf_tune.records import FinalistsNamed, Records, TrialEnded, TrialStarted
 from hsf_tune.search.retention import drop_checkpoints
 
 
@@ -22,8 +22,7 @@ def folder_with_trials(tmp_path):
         place.mkdir(parents=True)
         for name in ("best.safetensors", "final.safetensors", "learning_curve.png"):
             (place / name).write_bytes(b"x" * 100)
-    data = {"arm": "a", "finalists": [{"strategy": {"models.lr": 0}}]}
-    records.append(Note("finalists", "", data))
+    records.append(FinalistsNamed("a", [{"strategy": {"models.lr": 0}}]))
     return records
 
 

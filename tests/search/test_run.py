@@ -12,9 +12,18 @@ import small_search
 from filelock import FileLock
 
 from hsf_tune.errors import SearchError
-from hsf_tune.records import EpochEnded, Records, TrialEnded, TrialStarted
+from hsf_tune.records import (
+    ConfirmationVoided,
+    EpochEnded,
+    Proposed,
+    Records,
+    RetriedAlone,
+    TrialEnded,
+    TrialStarted,
+    Warned,
+)
 from hsf_tune.search.coordinator import Coordinator
-from hsf_tune.search.race import make_plan
+from hsf_tune.search.race import plan_race
 from hsf_tune.search.run import plan_search, retry_failed, run_search
 from hsf_tune.search.study import open_storage
 
@@ -141,7 +150,7 @@ def test_trials_run_side_by_side_in_workers_that_are_used_again(whole):
 def test_observers_are_told_what_is_already_recorded_and_may_fail(whole):
     """An observer's exception is noted once; no trial notices, the others miss nothing."""
     _, records, seen = whole
-    warnings = [n.text for n in records.notes if n.about == "warning"]
+    warnings = [note.text for note in records.noted(Warned)]
     assert len(warnings) == 1
     assert "server away" in warnings[0]
     assert sorted(e.trial for e in seen if isinstance(e, TrialEnded)) == sorted(records.trials)
@@ -159,9 +168,9 @@ def test_finished_search_runs_nothing_again_and_takes_more_strategies(search, wh
     times = [r.started.time for r in records.trials.values()]
     assert times == [r.started.time for r in before.trials.values()]
     _, records = search(folder, strategies_per_arm=6)
-    numbers = {n.data["number"] for n in records.notes if n.about == "proposed"}
+    numbers = {proposed.number for proposed in records.noted(Proposed)}
     assert numbers == {1, 2, 3, 4, 5, 6}
-    assert [n.about for n in records.notes].count("confirmation_voided") == 1
+    assert len(records.noted(ConfirmationVoided)) == 1
 
 
 def test_trials_that_fail_are_recorded_and_the_search_goes_on(troubled):
@@ -187,7 +196,7 @@ def test_out_of_memory_is_retried_once_alone(troubled):
     assert records.trials["explore-decoder-002-f1"].finished
     failed = records.trials["explore-decoder-003-f1"].ended
     assert (failed.status, failed.reason[:13]) == ("failed", "out of memory")
-    notes = [n.data["trial"] for n in records.notes if n.about == "retry_alone"]
+    notes = [note.trial for note in records.noted(RetriedAlone)]
     assert sorted(notes) == ["explore-decoder-002-f1", "explore-decoder-003-f1"]
     for trial in notes:
         begun, ended = records.trials[trial].started.time, records.trials[trial].ended.time
@@ -270,7 +279,7 @@ def test_a_study_that_cannot_be_written_ends_the_search_in_a_sentence(tmp_path, 
     """SQLite's errors are the disk's: what was recorded is safe."""
     config = small_search.make_config(**SMALL)
     space, splits = small_search.make_space(None, config), small_search.make_splits()
-    plan = make_plan(space, config.search, splits, 42, base=False)
+    plan = plan_race(space, config.search, splits, 42, base=False)
     coordinator = Coordinator(plan=plan, records=Records(tmp_path), studies={})
 
     def write():
@@ -298,7 +307,7 @@ def test_a_fault_of_a_folder_that_goes_is_told_as_that(tmp_path):
     config = small_search.make_config(**SMALL)
     space, splits = small_search.make_space(None, config), small_search.make_splits()
     records = Records(tmp_path)
-    plan = make_plan(space, config.search, splits, 42, base=False)
+    plan = plan_race(space, config.search, splits, 42, base=False)
     coordinator = Coordinator(plan=plan, records=records, studies={})
     coordinator.record(TrialStarted("explore-a-001-f1", "explore", "a", {}, 1, 42, 4, [], []))
 

@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.search.space import load_space
 from hsf_tune.search.space_file import find_space, list_spaces, read_space
+from hsf_tune.strategy import strategy_key
 
 BLOCKS = {"encoder": 4, "decoder": 3, "full": 7}
 RATE = {"log": [1e-4, 3e-2]}

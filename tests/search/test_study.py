@@ -10,9 +10,9 @@ import pytest
 from optuna.trial import TrialState
 
 from hsf_tune.errors import SearchError
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import EpochEnded, TrialEnded, TrialRecord, TrialStarted
 from hsf_tune.search.study import ArmStudy, open_storage, storage_errors
+from hsf_tune.strategy import strategy_key
 
 RATE = {"log": [1e-4, 3e-2]}
 ENCODER = {

@@ -12,16 +12,14 @@ from hsf_tune.data.cases import find_cases
 from hsf_tune.data.splits import Split
 from hsf_tune.data.store import open_store
 from hsf_tune.errors import DataError, Diverged, ModelError
-from hsf_tune.records import TrialStarted
+from hsf_tune.records import TrialSpec, TrialStarted
 from hsf_tune.search import trial as trial_module
-from hsf_tune.search.race import Job
 from hsf_tune.search.trial import (
     NO_FILES,
     NO_SPACE,
     OUT_OF_MEMORY,
     Workplace,
     _failure,
-    job_to_dict,
     run_trial,
 )
 
@@ -103,8 +101,8 @@ def worker(tmp_path, plain_config, dataset_folder, monkeypatch):
     def run(number):
         told = Told()
         monkeypatch.setattr(trial_module, "_Report", lambda: told)
-        job = Job(f"explore-head-{number:03d}-f1", "head", strategy, split, 42)
-        run_trial(job_to_dict(job), place)
+        job = TrialSpec(f"explore-head-{number:03d}-f1", "head", strategy, split, 42)
+        run_trial(job, place)
         return told[-1]
 
     return run, tmp_path / "data" / "balls"

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from hsf_tune.finetuning.strategy import strategy_key
 from hsf_tune.records import Score, TrialEnded, TrialRecord, TrialStarted
+from hsf_tune.strategy import strategy_key
 from hsf_tune.verdict.scores import (
     gather,
     gather_exploration,

@@ -16,11 +16,11 @@ from benchmarks.replay.compare import (
     summary,
     whole_grid,
 )
-from benchmarks.replay.simulate import Bench, Setting
+from benchmarks.replay.simulate import Bench, SearchSetting
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import describe
+from hsf_tune.strategy import describe
 
-SHORT = Setting("random", strategies=4, keep=(2, 1))
+SHORT = SearchSetting("random", strategies=4, keep=(2, 1))
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_row_sums_up_its_replays(make_table):
 
 def test_processes_change_nothing(make_table):
     """Two processes give the rows of one."""
-    table, settings = make_table(), [SHORT, Setting("tpe", strategies=3, keep=(1,))]
+    table, settings = make_table(), [SHORT, SearchSetting("tpe", strategies=3, keep=(1,))]
     alone = compare(table, settings, searches=3)
     assert compare(table, settings, searches=3, processes=2) == alone
 
@@ -85,7 +85,7 @@ def test_processes_change_nothing(make_table):
 def test_seldom_reached_is_shown_as_never(make_table):
     """Where most searches end on a poor pick there is no number of trainings needed."""
     table = make_table(lambda s, f: 0.9 if s["models.lr"] == 1e-4 else 0.6)
-    rows = compare(table, [Setting(strategies=1, keep=(1,))], searches=3)
+    rows = compare(table, [SearchSetting(strategies=1, keep=(1,))], searches=3)
     assert rows[0].needed is None
     assert "| 0% | never | never |" in markdown(table, rows)
 

@@ -17,13 +17,12 @@ from benchmarks.replay.grid import (
 )
 from hsf_tune.config import config_from_dict
 from hsf_tune.errors import ConfigError
-from hsf_tune.finetuning.strategy import strategy_key
-from hsf_tune.records import DEFAULT, Records, TrialEnded
+from hsf_tune.records import DEFAULT, Records, TrialEnded, TrialSpec
 from hsf_tune.search.coordinator import Coordinator
-from hsf_tune.search.race import Job, make_plan
+from hsf_tune.search.race import plan_race
 from hsf_tune.search.space_file import read_space
 from hsf_tune.search.study import ArmStudy
-from hsf_tune.search.trial import job_to_dict, started_of
+from hsf_tune.strategy import strategy_key
 
 DEFAULT_SPACE = Path(__file__).parents[3] / "search_spaces" / "default.yaml"
 
@@ -62,15 +61,15 @@ def test_recording_trains_every_strategy_on_every_fold_once(
     config = make_config().with_values(recording_settings(4, most))
     splits, storage = make_splits(), optuna.storages.InMemoryStorage()
     coordinator = Coordinator(
-        plan=make_plan(grid, config.search, splits, 42, base=False),
+        plan=plan_race(grid, config.search, splits, 42, base=False),
         records=Records(tmp_path),
         studies={a.name: ArmStudy(a, grid.terms, config.search, storage, 42) for a in grid.arms},
     )
     ran = Counter()
-    while isinstance(job := coordinator.next_job("worker"), Job):
+    while isinstance(job := coordinator.next_job("worker"), TrialSpec):
         ran[job.arm, strategy_key(job.strategy), job.split.fold] += 1
         dice = 0.7 - len(ran) / 1000
-        coordinator.receive([started_of(job_to_dict(job)), TrialEnded(job.trial, "finished", dice)])
+        coordinator.receive([job.started(), TrialEnded(job.trial, "finished", dice)])
         coordinator.ended("worker", died=False)
     default = ran.pop((DEFAULT, strategy_key(grid.default), 1))  # too long for this space
     wanted = {(a, strategy_key(s), fold) for a, s in every_strategy(grid) for fold in (1, 2, 3, 4)}

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.replay.simulate import Bench, Setting, _InMemory
+from benchmarks.replay.simulate import Bench, SearchSetting, _InMemory
 from hsf_tune.search.race import read_state
 from hsf_tune.search.study import ArmStudy
 
-PLAIN = Setting()  # two arms of 12, 6, 3 and 3 strategies: 48 trainings of 8 epochs
+PLAIN = SearchSetting()  # two arms of 12, 6, 3 and 3 strategies: 48 trainings of 8 epochs
 
 
 def failing_at_high_rates(strategy, fold):
@@ -22,7 +22,7 @@ def test_known_optimum_is_found(make_table, sampler, seed):
     """A long search ends at the decoder, all blocks, at the best rate; the frequency hardly
     matters there."""
     table = make_table()
-    replay = Bench(table, Setting(sampler, strategies=40, keep=(6, 3, 3))).run(seed)
+    replay = Bench(table, SearchSetting(sampler, strategies=40, keep=(6, 3, 3))).run(seed)
     pick = json.loads(replay.pick)
     assert (pick["finetuning.mode"], pick["finetuning.depth"]) == ("decoder", 3)
     assert pick["models.lr"] == 3e-3
@@ -111,7 +111,7 @@ def test_search_that_ends_on_a_poor_pick_never_needed_anything(make_table):
         good = strategy["models.lr"] == 1e-4  # no start point, and the search is too short
         return 0.9 if good else 0.6
 
-    replay = Bench(make_table(dice), Setting(strategies=1, keep=(1, 1, 1))).run(0)
+    replay = Bench(make_table(dice), SearchSetting(strategies=1, keep=(1, 1, 1))).run(0)
     assert (replay.needed, replay.needed_epochs) == (None, None)
     assert replay.dice == pytest.approx(0.6)
 
@@ -153,7 +153,7 @@ def test_memory_changes_nothing(make_table):
     for sampler in ("tpe", "grid"):
         for pruner in ("none", "median"):
             for n, keep in races:
-                bench = Bench(table, Setting(sampler, pruner, n, keep))
+                bench = Bench(table, SearchSetting(sampler, pruner, n, keep))
                 assert bench.run(3, memory=memory) == bench.run(3)
 
 

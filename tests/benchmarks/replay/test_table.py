@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.replay.table import load_table
 from hsf_tune.errors import ConfigError, SearchError
-from hsf_tune.finetuning.strategy import strategy_key
+from hsf_tune.strategy import strategy_key
 
 DECODER = {
     "finetuning.depth": 3,

@@ -4,11 +4,10 @@ import json
 import os
 import signal
 
-from hsf_tune.finetuning.fit import TrialSpec
 from hsf_tune.finetuning.fit import fit as real_fit
 from hsf_tune.records import EpochEnded
 
-__all__ = ["TrialSpec", "fit"]
+__all__ = ["fit"]
 
 
 def fit(config, spec, folder, on_event, **kwargs):

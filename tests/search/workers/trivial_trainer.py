@@ -14,25 +14,11 @@ import re
 import shutil
 import signal
 import time
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from zlib import crc32
 
 from hsf_tune.errors import Diverged
-from hsf_tune.records import EpochEnded, Score, TrialEnded, TrialStarted
-
-
-@dataclass(frozen=True)
-class TrialSpec:
-    trial: str
-    phase: str
-    arm: str
-    strategy: Any
-    split: Any
-    seed: int
-    surface: bool = False
-    dataset_key: Any = None
+from hsf_tune.records import EpochEnded, Score, TrialEnded
 
 
 def true_dice(strategy):
@@ -51,14 +37,8 @@ def fit(config, spec, folder, on_event, *, threads, should_stop=None):
         spec.strategy.get("finetuning.depth", 0),
         spec.strategy.get("finetuning.unfreeze_frequency", 1),
     )
-    on_event(
-        TrialStarted(
-            spec.trial, spec.phase, spec.arm, spec.strategy, spec.split.fold, spec.seed, epochs,
-            spec.split.train, spec.split.validate,
-            opening_epochs={f"b{i}": i * pace for i in range(depth + 1)},
-            device=str(os.getpid()),
-        )
-    )  # fmt: skip
+    openings = {f"b{i}": i * pace for i in range(depth + 1)}
+    on_event(spec.started(opening_epochs=openings, device=str(os.getpid())))
     state = _State.of(folder, spec)
     if state.epoch:  # it was saved, but perhaps not told
         on_event(_epoch(spec, state, threads))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +13,6 @@ import torch
 
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case, find_cases
-from hsf_tune.data.splits import Split
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import DataError, HsfTuneError
 from hsf_tune.files import set_aside, write_text
@@ -21,40 +20,18 @@ from hsf_tune.finetuning.base import blocks_of, get_base, network_architecture
 from hsf_tune.finetuning.length import EpochLength, epoch_length
 from hsf_tune.finetuning.module import trainable_groups
 from hsf_tune.finetuning.placement import Placement, place
-from hsf_tune.finetuning.schedule import Plan, make_plan
-from hsf_tune.finetuning.strategy import describe, strategy_key
+from hsf_tune.finetuning.schedule import Schedule, make_schedule
 from hsf_tune.model.network import Network
 from hsf_tune.model.networks import new_network
 from hsf_tune.model.weights import BaseModel, build_network, save
-from hsf_tune.records import TrialEnded, TrialStarted, event_from_dict
+from hsf_tune.records import TrialEnded, TrialSpec, TrialStarted, event_from_dict
 from hsf_tune.run_folder import TrialFolder
 
 _MARK_KEYS = {"trial", "fingerprint", "precision"}
 
 
-@dataclass(frozen=True)
-class TrialSpec:
-    """What one trial trains on.
-
-    Attributes:
-        trial: unique id within the run, also its folder's name.
-        strategy: canonical dotted keys; empty for the unchanged base model (0 epochs).
-        surface: also measure surface distances, and keep the predictions.
-        dataset_key: fingerprint of the data that the run began with; None takes what is there.
-    """
-
-    trial: str
-    phase: str
-    arm: str
-    strategy: Mapping[str, Any]
-    split: Split
-    seed: int
-    surface: bool = False
-    dataset_key: str | None = None
-
-
 @dataclass
-class Setting:
+class TrialSetup:
     """All that a trial needs, resolved once."""
 
     config: Config
@@ -62,15 +39,15 @@ class Setting:
     folder: TrialFolder
     placement: Placement
     base: BaseModel
-    plan: Plan
+    schedule: Schedule
     store: Store
     cases: list[Case]
 
     @classmethod
-    def of(cls, config: Config, spec: TrialSpec, folder: TrialFolder, threads: int) -> Setting:
+    def of(cls, config: Config, spec: TrialSpec, folder: TrialFolder, threads: int) -> TrialSetup:
         config = config.with_values(spec.strategy)
         base = get_base(config)
-        plan = make_plan(config.finetuning, config.lightning, blocks_of(base))
+        schedule = make_schedule(config.finetuning, config.lightning, blocks_of(base))
         cases = find_cases(config.datasets)
         store = open_store(cases, config.datasets, config.store, make_room=True)
         _require_same_data(spec, store)
@@ -78,7 +55,7 @@ class Setting:
         mark = _read_mark(folder.mark) if folder.mark.exists() else None
         if mark and config.lightning.precision == "auto":  # as begun, if on another kind of GPU
             placement = replace(placement, precision=mark["precision"])
-        return cls(config, spec, folder, placement, base, plan, store, cases)
+        return cls(config, spec, folder, placement, base, schedule, store, cases)
 
     def network(self) -> Network:
         return build_network(self.base, self.config.models.out_channels, seed=self.spec.seed)
@@ -94,23 +71,15 @@ class Setting:
         """What trains, in the order of opening: names and sizes, without the weights."""
         with torch.device("meta"):
             network = new_network(network_architecture(self.base, self.config.models))
-        return trainable_groups(network, self.config, self.plan)
+        return trainable_groups(network, self.config, self.schedule)
 
     def started(self) -> TrialStarted:
         spec, groups = self.spec, self.groups() if self.spec.strategy else []
-        epochs = self.plan.max_epochs if spec.strategy else 0
-        return TrialStarted(
-            trial=spec.trial,
-            phase=spec.phase,
-            arm=spec.arm,
-            strategy=dict(spec.strategy),
-            fold=spec.split.fold,
-            seed=spec.seed,
+        epochs = self.schedule.max_epochs if spec.strategy else 0
+        return spec.started(
             max_epochs=epochs,
             steps=epochs * self.length().steps if epochs else 0,
-            train=list(spec.split.train),
-            validate=list(spec.split.validate),
-            opening_epochs={name: self.plan.opening_epoch(i) for i, (name, _) in enumerate(groups)},
+            opening_epochs={n: self.schedule.opening_epoch(i) for i, (n, _) in enumerate(groups)},
             parameters_trained=count_parameters(groups),
             device=str(self.placement.device),
             precision=self.placement.precision,
@@ -119,7 +88,7 @@ class Setting:
     def fingerprint(self) -> str:
         """Equal for two calls that must give the same numbers."""
         parts = [
-            strategy_key(self.spec.strategy),
+            self.spec.strategy.key,
             json.dumps(self.spec.split.to_dict(), sort_keys=True),
             json.dumps(
                 [asdict(self.config.models), asdict(self.config.augmentation)], sort_keys=True
@@ -167,7 +136,7 @@ class Setting:
         about: dict[str, Any] = {
             "name": self.spec.trial,
             "training": {
-                "strategy": describe(self.spec.strategy),
+                "strategy": self.spec.strategy.describe(),
                 "epoch": epoch,
                 "validation_dice": round(dice, 6),
                 "base_sha256": self.base.sha256,
