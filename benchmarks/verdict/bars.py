@@ -35,7 +35,8 @@ class Bar:
 
 
 def bars(rows: Mapping[Setting, Rates], slack: float = 0.0) -> list[Bar]:
-    """Every bar with its worst rate; settings with a failed subject are reported apart.
+    """Every bar with its worst rate; settings with a failed subject are reported apart, and false
+    winners are pooled over settings in which the arms are equally good.
 
     Args:
         slack: allowed on top, for few searches.
@@ -52,7 +53,8 @@ def _bars(rows: Mapping[Setting, Rates], slack: float) -> Iterator[Bar]:
         name = claim.replace("_", " ")
         false = {s: r[f"{claim} false"] for s, r in have.items()}
         yield Bar(f"{name}: false winner, one setting", SINGLE + slack, *_worst(false))
-        pooled = families(false)
+        null = {s: rate for s, rate in false.items() if s.effect == 0}
+        pooled = families(null or false)
         yield Bar(f"{name}: false winner, pooled", POOLED + slack, *_worst(pooled))
         covered = {s: r[f"{claim} covered"] for s, r in have.items()}
         low, where = _worst({s: -c for s, c in covered.items()})

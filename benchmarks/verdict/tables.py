@@ -7,11 +7,11 @@ from pathlib import Path
 
 from benchmarks.verdict.bars import FAMILIES, bars, mean
 from benchmarks.verdict.searches import Setting
-from benchmarks.verdict.settings import FOLDS, SUBJECTS, Rates, read_rates
+from benchmarks.verdict.settings import FOLDS, SUBJECTS, Rates, Row, read_rates
 
 DOC = Path(__file__).resolve().parents[2] / "docs" / "statistics.md"
 BEGIN, END = "<!-- rates: python -m benchmarks.verdict -->", "<!-- rates end -->"
-Column = tuple[str, Callable[[Sequence[Rates]], str]]
+Column = tuple[str, Callable[[Sequence[Row]], str]]
 
 
 def tables(rows: Mapping[Setting, Rates]) -> str:
@@ -20,7 +20,8 @@ def tables(rows: Mapping[Setting, Rates]) -> str:
     parts = [
         "What must hold, and the worst that was seen",
         _bars_table(rows),
-        "By family of settings: mean over its settings, in %; coverage is the lowest of any",
+        "By family of settings, in %: false winners, mean over settings with equally good arms; false"
+        " equivalents, mean over all; coverage, the lowest of any",
         _families_table(regular),
         "What is found, in %: 0.014 SD, spread 0.01",
         _power_table(regular),
@@ -53,15 +54,16 @@ def _bars_table(rows: Mapping[Setting, Rates]) -> str:
 
 
 def _families_table(rows: Mapping[Setting, Rates]) -> str:
-    families: dict[str, list[Rates]] = {}
-    for setting, rates in rows.items():
-        for name in FAMILIES:
-            families.setdefault(f"{name} {getattr(setting, name)}", []).append(rates)
+    families: dict[str, list[Row]] = {}
+    for name in FAMILIES:
+        for setting, rates in sorted(rows.items(), key=lambda row: getattr(row[0], name)):
+            family = families.setdefault(f"{name} {getattr(setting, name)}", [])
+            family.append((setting, rates))
     columns: list[Column] = [
         ("settings", lambda own: str(len(own))),
-        ("false winner: strategy", _mean("strategy false")),
-        ("arm", _mean("arm false")),
-        ("default", _mean("documented_default false")),
+        ("false winner: strategy", _mean("strategy false", null=True)),
+        ("arm", _mean("arm false", null=True)),
+        ("default", _mean("documented_default false", null=True)),
         ("false equivalent: strategy", _mean("strategy unlike")),
         ("arm", _mean("arm unlike")),
         ("coverage: strategy", _lowest("strategy covered")),
@@ -141,12 +143,15 @@ def _share(own: Sequence[Rates], part: str, whole: str) -> str:
     return f"{100 * sum(r.get(part, 0.0) for r in own) / total:.0f}" if total else "-"
 
 
-def _mean(name: str) -> Callable[[Sequence[Rates]], str]:
-    return lambda own: f"{100 * mean(r[name] for r in own):.1f}"
+def _mean(name: str, null: bool = False) -> Callable[[Sequence[Row]], str]:
+    def shown(own: Sequence[Row]) -> str:
+        return f"{100 * mean(r[name] for s, r in own if not null or s.effect == 0):.1f}"
+
+    return shown
 
 
-def _lowest(name: str) -> Callable[[Sequence[Rates]], str]:
-    return lambda own: f"{100 * min(r[name] for r in own):.1f}"
+def _lowest(name: str) -> Callable[[Sequence[Row]], str]:
+    return lambda own: f"{100 * min(r[name] for _, r in own):.1f}"
 
 
 def _table(heads: Sequence[str], cells: Iterable[Sequence[str]]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +18,11 @@ from hsf_tune.data.store import open_store
 from hsf_tune.errors import ConfigError, ModelError
 from hsf_tune.export.folder import Exported, write_folder
 from hsf_tune.export.hsf_config import check_name, guess_contrast, hsf_command
+from hsf_tune.export.labels import label_set
+from hsf_tune.export.model_card import model_card
 from hsf_tune.export.segmenter import open_segmenter
 from hsf_tune.export.weights import fold_models, single_spec, train_single
-from hsf_tune.finetuning.finished import FinishedRun, TrainedModel
+from hsf_tune.finetuning.finished import FinishedRun, TrainedModel, open_run
 from hsf_tune.finetuning.predict import PLAIN, predict
 from hsf_tune.model.weights import build_network, load_base
 
@@ -132,6 +135,32 @@ def test_model_card_says_what_the_model_is_made_from(exported: Exported) -> None
         exported.files[0].xxh3_64,
     ):
         assert words in card
+
+
+def test_model_card_gives_the_strategys_own_dice_and_labels(
+    run: FinishedRun, single: TrainedModel, tmp_path: Path
+) -> None:
+    """Not the mean of its arm's finalists, which is another number."""
+    level = {"confirmed_dice_mean": 0.745, "confirmed_dice_ci95": [0.7, 0.79], "n_subjects": 12}
+    report = {
+        "recommendation": {
+            "strategy": run.saved.strategy,
+            "arm": run.saved.arm,
+            **level,
+            "confirmed_dice_mean": 0.778,
+            "labels": {"OUTER": 0.811},
+        },
+        "arms": {run.saved.arm: level},
+        "labels": {run.saved.arm: {"OUTER": 0.702}},
+    }
+    for name in ("config.yaml", "dataset.json", "trials.jsonl", "best_strategy.yaml"):
+        tmp_path.joinpath(name).write_bytes((run.folder / name).read_bytes())
+    tmp_path.joinpath("report.json").write_text(json.dumps(report))
+    copy = open_run(tmp_path)
+    card = model_card(copy, run.saved, [single], [], label_set(run.config), "study-1")
+    assert "confirmed on subjects that its networks had not seen: 0.778" in card
+    assert "| OUTER | 0.811 |" in card
+    assert "0.745" not in card
 
 
 def test_nothing_is_overwritten(
