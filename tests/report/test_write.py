@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 import time
 
 import jsonschema
@@ -326,3 +327,15 @@ def test_a_report_that_does_not_fit_on_the_disk_is_told_in_a_sentence(finished_r
         RunError, match=r"report\.html can't be written \(No space left.*report\.py"
     ):
         write_report(finished_run)
+
+
+def test_pictures_are_not_written_through_a_link_out_of_the_run(tmp_path, explored_run):
+    """Somebody's folder has a picture of that name; a run from elsewhere has a link to it."""
+    run, away = tmp_path / "run", tmp_path / "away"
+    shutil.copytree(explored_run, run, ignore=shutil.ignore_patterns("figures"))
+    away.mkdir()
+    (away / "race.png").write_text("mine")
+    (run / "figures").symlink_to(away)
+    with pytest.raises(RunError, match="leads out of that folder"):
+        write_report(run)
+    assert (away / "race.png").read_text() == "mine"
