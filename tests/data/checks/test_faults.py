@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hsf_tune.data.checks import check_data
+from hsf_tune.data.checks.study import check_data
 from hsf_tune.errors import ConfigError, DataError
 
 MRI, LABEL = "study/sub-02/t2.nii.gz", "study/sub-02/seg.nii.gz"
