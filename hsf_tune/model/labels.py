@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hsf_tune.errors import ConfigError, did_you_mean
 
@@ -36,6 +37,8 @@ class Merging:
 
     channels: tuple[tuple[int, ...], ...]
     allowed: tuple[tuple[int, ...], ...]
+
+    n_channels: ClassVar[int] = len(HSF_LABELS) + 1  # of the network, the background's among them
 
     @property
     def scored(self) -> tuple[int, ...]:
