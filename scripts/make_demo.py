@@ -6,7 +6,7 @@ A search writes what it needs by itself; this is for looking at the files before
 import sys
 from pathlib import Path
 
-from hsf_tune.data.demo import TASKS, ensure_demo
+from hsf_tune.data.demo.tasks import TASKS, ensure_demo
 
 if __name__ == "__main__":
     main_path = Path(sys.argv[1] if len(sys.argv) > 1 else "demo_data")

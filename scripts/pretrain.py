@@ -14,7 +14,7 @@ from pathlib import Path
 
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.cases import find_cases
-from hsf_tune.data.demo import TASKS, write_demo
+from hsf_tune.data.demo.tasks import TASKS, write_demo
 from hsf_tune.data.splits import Split
 from hsf_tune.finetuning.base import blocks_of, get_base
 from hsf_tune.finetuning.fit import fit

@@ -20,10 +20,10 @@ from hsf_tune.cli.findings import (
 )
 from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config
-from hsf_tune.data.checks import Findings
-from hsf_tune.data.demo import ensure_demo
+from hsf_tune.data.checks.sheets import draw_sheets
+from hsf_tune.data.checks.study import Findings
+from hsf_tune.data.demo.tasks import ensure_demo
 from hsf_tune.data.names import file_safe
-from hsf_tune.data.sheets import draw_sheets
 from hsf_tune.files import write_text
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hsf_tune.cli.shell import Screen
-from hsf_tune.data.crop import (
+from hsf_tune.data.crop.cut import (
     PRESETS,
     SIDES,
     Crop,
@@ -20,7 +20,7 @@ from hsf_tune.data.crop import (
     require_same_grid,
     write_image,
 )
-from hsf_tune.data.crop_dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
+from hsf_tune.data.crop.dataset import IMAGE_SUFFIX, LABEL_SUFFIX, dataset_yaml
 from hsf_tune.data.names import Side, bids_subject, file_safe, is_nifti, stem, subject_of
 from hsf_tune.errors import ConfigError, DataError
 from hsf_tune.files import write_text

@@ -11,7 +11,7 @@ import torch
 
 from hsf_tune.cli.prepare import prepare
 from hsf_tune.cli.shell import Screen
-from hsf_tune.data.checks import Purpose
+from hsf_tune.data.checks.study import Purpose
 from hsf_tune.errors import HsfTuneError
 from hsf_tune.export.folder import Exported, Kind, write_folder
 from hsf_tune.export.hsf_config import check_name, shell_text

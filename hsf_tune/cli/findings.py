@@ -1,7 +1,7 @@
 """Show what the data gate found: faults by file, warnings, and a table for each dataset.
 
 The same for `check.py` and for the start of `tune.py` and `finetune.py`, which go through
-`gate`. What is a fault is decided in `data/checks.py`.
+`gate`. What is a fault is decided in `data/checks/study.py`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from rich.text import Text
 from hsf_tune.cli.shell import Screen
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Fault
-from hsf_tune.data.checks import Findings, Purpose, check_data
-from hsf_tune.data.inventory import DatasetTable, Volume
+from hsf_tune.data.checks.inventory import DatasetTable, Volume
+from hsf_tune.data.checks.study import Findings, Purpose, check_data
 from hsf_tune.errors import DataError, printable
 from hsf_tune.model.labels import find_merging
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from hsf_tune.cli.shell import Screen
-from hsf_tune.data.content import sound_image
+from hsf_tune.data.checks.content import sound_image
 from hsf_tune.data.names import bids_subject, stem
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels
 from hsf_tune.data.reading import MULTIPLE, normalised, read_labels, to_original

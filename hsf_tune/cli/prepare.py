@@ -22,9 +22,9 @@ from hsf_tune.config import Config, ModelsConfig
 from hsf_tune.credentials import redacted
 from hsf_tune.data.cache import cache_folder, fingerprints
 from hsf_tune.data.cases import Case
-from hsf_tune.data.checks import Findings, Purpose
-from hsf_tune.data.demo import ensure_demo
-from hsf_tune.data.sheets import draw_sheets
+from hsf_tune.data.checks.sheets import draw_sheets
+from hsf_tune.data.checks.study import Findings, Purpose
+from hsf_tune.data.demo.tasks import ensure_demo
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import ConfigError
 from hsf_tune.finetuning.base import blocks_of, describe_base, get_base

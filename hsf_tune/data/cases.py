@@ -1,6 +1,6 @@
 """Find the cases of a study: which image belongs to which label map, and to whom.
 
-Only names and folders are looked at; no image is opened (`checks.py` and `store.py`
+Only names and folders are looked at; no image is opened (`checks` and `store.py`
 do that). Every fault is collected: one missing label does not hide the next.
 """
 

@@ -3,7 +3,7 @@
 The header is judged before a voxel is read, so that a file can claim no more memory than
 it can fill; a compressed file is read to its very end, because the usual readers fill a
 cut one with zeros without a word. What comes out is nibabel's reading of the same bytes.
-What the voxels mean (image or labels, aligned or not) is decided in `checks.py`.
+What the voxels mean (image or labels, aligned or not) is decided in `checks`.
 """
 
 from __future__ import annotations

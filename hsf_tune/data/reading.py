@@ -5,7 +5,7 @@ Steps, in HSF's own order: reorient to RAS+ (axes 0, 1, 2 run to the patient's r
 front and top), z-normalise over the whole crop, pad with zeros to multiples of 8.
 Padding is centred, an odd voxel more before than after, as TorchIO's
 `EnsureShapeMultiple(8)` does it for HSF at inference. Whether a file *should* be used is
-decided in `checks.py`; here it is only refused where it can't be read.
+decided in `checks`; here it is only refused where it can't be read.
 """
 
 from __future__ import annotations

@@ -14,15 +14,9 @@ from typing import Any
 
 from hsf_tune.config import Config
 from hsf_tune.errors import printable
-from hsf_tune.model.labels import HSF_LABELS
+from hsf_tune.model.labels import CA_MODES, HSF_LABELS, are_hsf
 
 UNMERGED = "1/2/3"
-_FINEST_FIRST = ("1/2/3", "1/23", "123")
-_MERGED = {
-    "1/2/3": tuple(HSF_LABELS.values()),
-    "1/23": ("DG", "CA1", "CA2/3", "SUB"),
-    "123": ("DG", "CA", "SUB"),
-}
 
 
 @dataclass(frozen=True)
@@ -45,18 +39,14 @@ class LabelSet:
         """Value in a segmentation -> name, after HSF's merging."""
         if not self.hsf_channels:
             return dict(self.channels)
-        return dict(enumerate(_MERGED[self.ca_mode], start=1))
+        return dict(enumerate(CA_MODES[self.ca_mode], start=1))
 
     @property
     def groups(self) -> list[list[int]]:
         """For each output, background first, the channels whose probabilities it adds up."""
         if not self.hsf_channels:
             return [[k] for k in range(len(self.channels) + 1)]
-        return {
-            "1/2/3": [[0], [1], [2], [3], [4], [5]],
-            "1/23": [[0], [1], [2], [3, 4], [5]],
-            "123": [[0], [1], [2, 3, 4], [5]],
-        }[self.ca_mode]
+        return [[0], *(list(channels) for channels in CA_MODES[self.ca_mode].values())]
 
     def to_metadata(self) -> dict[str, str]:
         """Text that travels inside the ONNX file; `from_metadata` reads it back."""
@@ -81,9 +71,9 @@ class LabelSet:
         mode, hsf = metadata.get("ca_mode", UNMERGED), metadata.get("hsf_channels", "false")
         if sorted(names) != list(range(1, out_channels)):
             raise ValueError(f"labels_names names {sorted(names)} of {out_channels - 1} channels")
-        if mode not in _MERGED or hsf not in ("true", "false"):
+        if mode not in CA_MODES or hsf not in ("true", "false"):
             raise ValueError(f"ca_mode is {mode!r}, hsf_channels {hsf!r}")
-        if hsf == "true" and list(names.values()) != list(HSF_LABELS.values()):
+        if hsf == "true" and not are_hsf(names):
             raise ValueError("hsf_channels is true, but the labels are not HSF's")
         return cls(names, mode, hsf == "true")
 
@@ -112,7 +102,7 @@ def label_set(config: Config) -> LabelSet:
     datasets = config.datasets.datasets.values()
     if config.models.use_forgiving_loss:
         told_apart = {d.ca_type for d in datasets}
-        mode = next(mode for mode in _FINEST_FIRST if mode in told_apart)
+        mode = next(mode for mode in CA_MODES if mode in told_apart)
         return LabelSet(dict(HSF_LABELS), mode, True)
     names: dict[int, list[str]] = {}
     for dataset in datasets:

@@ -7,19 +7,20 @@ unawares. How files are fetched and verified is `model.weights`' business.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from hsf_tune.config import Config, DatasetConfig, ModelsConfig
+from hsf_tune.config import Config, ModelsConfig
 from hsf_tune.finetuning.finished import best_weights, open_run
+from hsf_tune.model.labels import are_hsf
 from hsf_tune.model.network import Architecture
 from hsf_tune.model.weights import FROM_SCRATCH, BaseModel, load_base, random_base
 from hsf_tune.modes import n_blocks
 from hsf_tune.run_folder import RunFolder
 
 DEMO_BASE = Path(__file__).parents[1] / "model" / "demo_base.safetensors"
-ANYWHERE = ("head", "tail")  # labels that the forgiving loss takes for any subfield
 
 
 def resolve_checkpoint(config: Config) -> str:
@@ -97,25 +98,14 @@ def base_comparable(base: BaseModel, config: Config) -> bool:
     something: same names in the same order, or fewer CA labels and the forgiving loss."""
     if base.labels_names is None or base.architecture.out_channels != config.models.out_channels:
         return False
+    if config.models.use_forgiving_loss and are_hsf(base.labels_names):
+        return True  # whatever the forgiving loss takes is merged from these channels
     own = _names(base.labels_names)
-    forgiving = config.models.use_forgiving_loss
-    return all(
-        own == _names(d.labels_names) or (forgiving and _merged(own, d) is not None)
-        for d in config.datasets.datasets.values()
-    )
+    return all(own == _names(d.labels_names) for d in config.datasets.datasets.values())
 
 
-def _merged(own: list[str], dataset: DatasetConfig) -> list[str] | None:
-    """The base's names once its CA labels are merged as the dataset's, or None if they differ."""
-    merges = {"1/2/3": own, "1/23": ["dg", "ca1", "ca2/3", "sub"], "123": ["dg", "ca", "sub"]}
-    wanted = [n for n in _names(dataset.labels_names) if n not in ANYWHERE]
-    usual = own == ["dg", "ca1", "ca2", "ca3", "sub"]
-    return wanted if usual and len(wanted) == len(merges[dataset.ca_type]) else None
-
-
-def _names(labels_names: object) -> list[str]:
-    names = dict(labels_names)  # type: ignore[call-overload]
-    return [str(names[i]).strip().lower() for i in sorted(names)]
+def _names(names: Mapping[int, str]) -> list[str]:
+    return [names[i].strip().lower() for i in sorted(names)]
 
 
 @lru_cache(maxsize=2)

@@ -17,6 +17,7 @@ from torch import Tensor
 from hsf_tune.config import Config, DatasetConfig
 from hsf_tune.data.cases import Case
 from hsf_tune.data.store import Store, StoredCase
+from hsf_tune.model.labels import free_labels
 from hsf_tune.model.losses import make_loss, project_prediction
 from hsf_tune.model.metrics import overlap_scores, surface_scores
 from hsf_tune.model.network import Network
@@ -82,7 +83,7 @@ def score_case(
     predicted = predict_labels(logits, dataset, forgiving)[0].cpu().numpy()
     prediction, reference = predicted[stored.crop], np.asarray(stored.labels)[stored.crop]
     names = dataset.labels_names
-    ignore = _free_labels(dataset) if forgiving else ()
+    ignore = free_labels(names) if forgiving else ()
     found = overlap_scores(
         prediction, reference, len(names), stored.spacing_mm, ignore_labels=ignore
     )
@@ -145,10 +146,3 @@ def autocast(device: torch.device | str, precision: str) -> AbstractContextManag
     if precision not in kinds:
         return nullcontext()
     return torch.autocast(torch.device(device).type, dtype=kinds[precision])
-
-
-def _free_labels(dataset: DatasetConfig) -> tuple[int, ...]:
-    """Labels that the forgiving loss lets be anything (HEAD, TAIL): their voxels don't count."""
-    return tuple(
-        i for i, name in dataset.labels_names.items() if name.strip().upper() in ("HEAD", "TAIL")
-    )

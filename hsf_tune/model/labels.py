@@ -10,18 +10,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from hsf_tune.errors import ConfigError, did_you_mean
 
 HSF_LABELS: Mapping[int, str] = {1: "DG", 2: "CA1", 3: "CA2", 4: "CA3", 5: "SUB"}
 FREE_LABELS = ("HEAD", "TAIL")  # whose voxels may be several subfields
 _DG, _CA1, _CA2, _CA3, _SUB = HSF_LABELS
-_CLASSES: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    "1/2/3": ((_DG,), (_CA1,), (_CA2,), (_CA3,), (_SUB,)),
-    "1/23": ((_DG,), (_CA1,), (_CA2, _CA3), (_SUB,)),
-    "123": ((_DG,), (_CA1, _CA2, _CA3), (_SUB,)),
+# How far CA fields are told apart, finest first -> name of each label -> the channels it adds up.
+CA_MODES: Mapping[str, Mapping[str, tuple[int, ...]]] = {
+    "1/2/3": {name: (channel,) for channel, name in HSF_LABELS.items()},
+    "1/23": {"DG": (_DG,), "CA1": (_CA1,), "CA2/3": (_CA2, _CA3), "SUB": (_SUB,)},
+    "123": {"DG": (_DG,), "CA": (_CA1, _CA2, _CA3), "SUB": (_SUB,)},
 }
-_EXPECTED = {"1/2/3": "DG, CA1, CA2, CA3, SUB", "1/23": "DG, CA1, CA2/3, SUB", "123": "DG, CA, SUB"}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Merging:
 
     channels: tuple[tuple[int, ...], ...]
     allowed: tuple[tuple[int, ...], ...]
+
+    n_channels: ClassVar[int] = len(HSF_LABELS) + 1  # of the network, the background's among them
 
     @property
     def scored(self) -> tuple[int, ...]:
@@ -54,21 +57,22 @@ def find_merging(labels_names: Mapping[int, str], ca_type: str) -> Merging:
     Raises:
         ConfigError: a name is unknown, missing or there twice.
     """
-    if ca_type not in _CLASSES:
+    if ca_type not in CA_MODES:
         raise ConfigError(
-            f"datasets.ca_type is '{ca_type}'." + did_you_mean(str(ca_type), _CLASSES)
+            f"datasets.ca_type is '{ca_type}'." + did_you_mean(str(ca_type), CA_MODES)
         )
     n_labels = count_labels(labels_names)
     channels: list[tuple[int, ...]] = [(0,)]
     for label in range(1, n_labels + 1):
         channels.append(_channels_of(labels_names[label]))
     found = [c for c in channels[1:] if c]
-    free = [labels_names[k].strip().upper() for k in labels_names if is_free(labels_names[k])]
-    complete = sorted(found) == sorted(_CLASSES[ca_type]) and len(found) + len(free) == n_labels
+    free = [_upper(labels_names[k]) for k in free_labels(labels_names)]
+    wanted = CA_MODES[ca_type]
+    complete = sorted(found) == sorted(wanted.values()) and len(found) + len(free) == n_labels
     if not complete or len(set(free)) < len(free):
         raise ConfigError(
             f"datasets.labels_names holds {', '.join(labels_names.values())}, but with ca_type "
-            f"'{ca_type}' the forgiving loss expects {_EXPECTED[ca_type]}, each once, and HEAD and "
+            f"'{ca_type}' the forgiving loss expects {', '.join(wanted)}, each once, and HEAD and "
             "TAIL if you have them. Rename the labels or change ca_type; for labels other than "
             "HSF's give models.use_forgiving_loss=False and "
             f"finetuning.out_channels={n_labels + 1}."
@@ -91,9 +95,14 @@ def count_labels(labels_names: Mapping[int, str]) -> int:
     return n_labels
 
 
-def is_free(name: str) -> bool:
-    """Whether a label of this name (HEAD, TAIL) may be several subfields."""
-    return name.strip().upper() in FREE_LABELS
+def free_labels(labels_names: Mapping[int, str]) -> tuple[int, ...]:
+    """Labels such as HEAD and TAIL, in which the forgiving loss permits any subfield."""
+    return tuple(label for label, name in labels_names.items() if _upper(name) in FREE_LABELS)
+
+
+def are_hsf(labels_names: Mapping[int, str]) -> bool:
+    """Whether these are HSF's five subfields, each in its own channel."""
+    return {label: _upper(name) for label, name in labels_names.items()} == HSF_LABELS
 
 
 def _allowed(
@@ -106,7 +115,7 @@ def _allowed(
         if channels[label]:
             allowed.append((label,))
         else:
-            allowed.append(subfields if labels_names[label].strip().upper() == "HEAD" else tail)
+            allowed.append(subfields if _upper(labels_names[label]) == "HEAD" else tail)
     return tuple(allowed)
 
 
@@ -122,3 +131,7 @@ def _channels_of(name: str) -> tuple[int, ...]:
     if listed := re.fullmatch(r"CA([123](?:[/+&,]?(?:CA)?[123])*)", word):
         return tuple(sorted({int(digit) + _DG for digit in re.findall(r"[123]", listed[1])}))
     return ()
+
+
+def _upper(name: str) -> str:
+    return name.strip().upper()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hsf_tune.errors import ConfigError
-from hsf_tune.model.labels import HSF_LABELS, Merging, count_labels, find_merging
+from hsf_tune.model.labels import Merging, count_labels, find_merging
 
 SPACE = (2, 3, 4)  # the spatial axes of (B, C, X, Y, Z)
 ALPHA, BETA, GAMMA, SMOOTH = 0.3, 0.7, 0.75, 1.0  # as HSF was trained
@@ -83,7 +83,7 @@ def make_loss(
                 f"finetuning.out_channels={n_labels + 1}."
             )
         return Loss(n_labels)
-    if out_channels != len(HSF_LABELS) + 1:
+    if out_channels != Merging.n_channels:
         raise ConfigError(
             f"finetuning.out_channels is {out_channels}, but the forgiving loss is for HSF's five "
             f"subfields and the background, 6 channels. The dataset has {n_labels} labels "

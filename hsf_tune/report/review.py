@@ -22,7 +22,7 @@ from hsf_tune.data.cases import Case, find_cases
 from hsf_tune.data.store import Store, open_store
 from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.figures.palette import label_color
-from hsf_tune.model.labels import is_free
+from hsf_tune.model.labels import free_labels
 from hsf_tune.records import TrialRecord, subject_means
 from hsf_tune.report.page import encoded
 from hsf_tune.report.run import Run
@@ -181,10 +181,9 @@ class _Scene:
                 agreed_name = names.get(int(label), str(label))
                 yield Place(case, agreed_name, names.get(drawn, str(drawn)), axis, index, volume)
 
-    def free(self, names: Mapping[int, str]) -> list[int]:
-        """Labels such as HEAD and TAIL, in which the forgiving loss permits any subfield."""
-        forgiving = self.run.config.models.use_forgiving_loss
-        return [label for label, name in names.items() if forgiving and is_free(name)]
+    def free(self, names: Mapping[int, str]) -> tuple[int, ...]:
+        """Labels that may hide any subfield, as the network was trained."""
+        return free_labels(names) if self.run.config.models.use_forgiving_loss else ()
 
     def draw_place(self, place: Place, voted: tuple[Labels, Any]) -> Picture:
         """What all finalists share there, under the borders of the manual labels."""

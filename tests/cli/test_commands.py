@@ -8,7 +8,7 @@ import pytest
 
 from hsf_tune import __version__
 from hsf_tune.cli.commands import COMMANDS, main
-from hsf_tune.data.crop import MASK_PATTERN, PRESETS
+from hsf_tune.data.crop.cut import MASK_PATTERN, PRESETS
 from hsf_tune.model.published import PUBLISHED
 
 

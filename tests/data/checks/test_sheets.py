@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from hsf_tune.data import sheets
-from hsf_tune.data.checks import check_data
+from hsf_tune.data.checks import sheets
+from hsf_tune.data.checks.study import check_data
 
 
 def _drawn(study, folder, monkeypatch):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
 from hsf_tune.config import StoreConfig, config_from_dict
-from hsf_tune.data.checks import check_data
+from hsf_tune.data.checks.study import check_data
 from hsf_tune.data.store import open_store
 
 MRI, LABEL = "study/sub-02/t2.nii.gz", "study/sub-02/seg.nii.gz"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from nibabel.orientations import axcodes2ornt, ornt_transform
 
-from hsf_tune.data.checks import check_data
+from hsf_tune.data.checks.study import check_data
 
 MRI, LABEL = "study/sub-02/t2.nii.gz", "study/sub-02/seg.nii.gz"
 

@@ -1,7 +1,7 @@
 """Write the demo's subjects as ordinary NIfTI files, once.
 
 Decides which subjects a demo task has, where their files lie and when they are written anew.
-What a subject looks like is decided in `demo_crops.py`. Discovery, checks and training read the
+What a subject looks like is decided in `crops.py`. Discovery, checks and training read the
 files as they would a laboratory's; nothing downstream knows that they were drawn.
 """
 
@@ -18,7 +18,7 @@ from typing import Literal
 import nibabel as nib
 from filelock import FileLock
 
-from hsf_tune.data.demo_crops import Contrast, Crop, Guideline, Side, make_subject
+from hsf_tune.data.demo.crops import Contrast, Crop, Guideline, Side, make_subject
 from hsf_tune.errors import DataError
 
 TaskName = Literal["contrast", "guideline", "pretraining"]

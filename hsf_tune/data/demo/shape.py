@@ -3,7 +3,7 @@
 A centre line runs from the head (anterior, hooked medially) through the body to the tail
 (climbing, medial); round it lies a hull with the outline of a hippocampus. Points get curved
 coordinates: how far along the line, and where in the cross-section. What is painted there
-is decided in `demo_anatomy.py`. All is a right side, (lateral, anterior, superior) in mm.
+is decided in `anatomy.py`. All is a right side, (lateral, anterior, superior) in mm.
 """
 
 from __future__ import annotations

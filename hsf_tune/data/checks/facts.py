@@ -1,7 +1,7 @@
 """Gather the facts of a sound case: sizes, volumes, places, and what deserves a second look.
 
 Reads nothing and refuses nothing; `content.py` calls this once no fault is left, and
-`checks.py` compares the facts of all cases.
+`study.py` compares the facts of all cases.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class CaseFacts:
         image_hash, labels_hash: of the voxels in RAS+, whatever their file's type.
         fit: how much of the image's variance the labels explain, as they are and mirrored
             left-right, front-back and top-bottom.
-        remarks: kind of oddity -> what was found, for `checks.py` to gather over cases.
+        remarks: kind of oddity -> what was found, for `study.py` to gather over cases.
     """
 
     shape: tuple[int, int, int]

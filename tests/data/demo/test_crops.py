@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from hsf_tune.data.demo_crops import REGION_VALUES, SIDES, SUBFIELD_VALUES, Crop, make_crop
+from hsf_tune.data.demo.crops import REGION_VALUES, SIDES, SUBFIELD_VALUES, Crop, make_crop
 
 SUBFIELDS = ("DG", "CA1", "CA2", "CA3", "SUB")
 SUBJECTS = (103, 1001)

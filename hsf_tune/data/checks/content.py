@@ -1,6 +1,6 @@
 """Examine one case: what its MRI and its label map hold, and whether they fit together.
 
-One case in, its faults and its facts out; nothing is compared between cases (`checks.py`
+One case in, its faults and its facts out; nothing is compared between cases (`study.py`
 does that) and nothing is changed or kept in memory.
 """
 
@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from hsf_tune.data.cases import Case, Fault
-from hsf_tune.data.facts import NOT_WHOLE, CaseFacts, Values, facts_of
+from hsf_tune.data.checks.facts import NOT_WHOLE, CaseFacts, Values, facts_of
 from hsf_tune.data.geometry import difference, offset_in_voxels
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels, read_raw
 from hsf_tune.data.reading import LARGEST_MISALIGNMENT, LEAST_DEVIATION

@@ -12,9 +12,9 @@ import numpy as np
 
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
-from hsf_tune.data.facts import CaseFacts
+from hsf_tune.data.checks.facts import CaseFacts
+from hsf_tune.data.checks.inventory import LEAST_CASES, DatasetTable
 from hsf_tune.data.geometry import MIRRORS
-from hsf_tune.data.inventory import LEAST_CASES, DatasetTable
 
 FEW_SUBJECTS = 6  # below, no verdict is possible
 SIDES_APART_MM = 5.0  # a left hippocampus is some 50 mm from the right one
@@ -156,7 +156,7 @@ def _mirrored(dataset: str, cases: Sequence[Case], facts: Mapping[str, CaseFacts
 def _copies(cases: Sequence[Case], facts: Mapping[str, CaseFacts]) -> Iterator[str]:
     """One image twice in a subject counts double; one label map for two images is doubtful.
 
-    (One image in two subjects is a fault; see `checks.py`.)
+    (One image in two subjects is a fault; see `study.py`.)
     """
     images = _equal(cases, {c.id: c.subject + facts[c.id].image_hash for c in cases})
     labels = _equal(cases, {c.id: facts[c.id].labels_hash for c in cases})

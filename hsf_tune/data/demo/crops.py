@@ -3,7 +3,7 @@
 Decides how each tissue looks in each contrast, what each labelling guideline calls it, and the
 variation that scanners bring (voxel size, orientation, bias field, blur, noise). Everything is
 a pure function of (subject number, side, contrast, guideline), and the anatomy of (number,
-side) alone: another contrast or guideline shows the same hippocampus. Files are `demo.py`'s.
+side) alone: another contrast or guideline shows the same hippocampus. Files are `tasks.py`'s.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from hsf_tune.data.demo_anatomy import Anatomy, Tissue, draw_anatomy
-from hsf_tune.data.demo_shape import Array, Shape
+from hsf_tune.data.demo.anatomy import Anatomy, Tissue, draw_anatomy
+from hsf_tune.data.demo.shape import Array, Shape
 
 Side = Literal["left", "right"]
 Contrast = Literal["t2", "t1"]

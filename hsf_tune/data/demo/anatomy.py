@@ -1,12 +1,12 @@
 """Draw a hippocampus by formula: which tissue lies at each point of a crop.
 
-The drawing is a sketch of a right medial temporal lobe. Inside the hull that `demo_shape.py`
+The drawing is a sketch of a right medial temporal lobe. Inside the hull that `shape.py`
 gives, the cortical sheet follows the surface from SUB over CA1 and CA2 to CA3, which rolls
 inwards over the DG that fills the hull, with the SRLM between sheet and DG. Alveus, fimbria,
 temporal horn, cistern, parahippocampal gyrus and amygdala surround it.
 
 This file knows geometry only: what the tissues look like in an MRI and what a
-labelling guideline calls them is decided in `demo_crops.py`.
+labelling guideline calls them is decided in `crops.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
-from hsf_tune.data.demo_shape import Array, Section, Shape, fade
+from hsf_tune.data.demo.shape import Array, Section, Shape, fade
 
 
 class Tissue(IntEnum):

@@ -14,7 +14,7 @@ import numpy as np
 
 from hsf_tune.config import DatasetsConfig
 from hsf_tune.data.cases import Case
-from hsf_tune.data.facts import CaseFacts
+from hsf_tune.data.checks.facts import CaseFacts
 
 OUTLIER_Z = 3.5  # Iglewicz and Hoaglin 1993, "How to detect and handle outliers"
 LEAST_CASES = 6  # fewer say too little about what is usual

@@ -13,11 +13,11 @@ import pytest
 import yaml
 
 from hsf_tune.config import config_from_dict
-from hsf_tune.data import demo
-from hsf_tune.data.demo import TASKS, ensure_demo, pretraining_subjects, write_demo
+from hsf_tune.data.demo import tasks as demo
+from hsf_tune.data.demo.tasks import TASKS, ensure_demo, pretraining_subjects, write_demo
 from hsf_tune.errors import DataError
 
-CONFIGURATION = Path(__file__).parents[2] / "conf" / "datasets"
+CONFIGURATION = Path(__file__).parents[3] / "conf" / "datasets"
 PUBLISHED_KEYS = (
     "main_path", "output_path", "batch_size", "num_workers", "pin_memory", "train_ratio",
     "replace", "k_sample", "train_val_test_idx", "train_on_all", "datasets",

@@ -20,7 +20,7 @@ from hsf_tune.cli.crop import (
     warnings_of,
 )
 from hsf_tune.data.cases import find_cases
-from hsf_tune.data.crop import (
+from hsf_tune.data.crop.cut import (
     PRESETS,
     Crop,
     box_of,
@@ -29,7 +29,7 @@ from hsf_tune.data.crop import (
     require_same_grid,
     touching,
 )
-from hsf_tune.data.crop_dataset import dataset_yaml
+from hsf_tune.data.crop.dataset import dataset_yaml
 from hsf_tune.errors import ConfigError, DataError
 
 BOXES = {"right": box_of([12, 2, 2, 18, 8, 8]), "left": box_of([2, 2, 2, 8, 8, 8])}
@@ -235,7 +235,7 @@ class Tools:
 @pytest.mark.parametrize(("second", "code"), [("sub-02/broken", 1), ("sub-02/stop", 130)])
 def test_crops_that_are_there_are_a_dataset(tmp_path, monkeypatch, capsys, second, code):
     """Though ITK refuses the next head, or the user stops."""
-    monkeypatch.setattr("hsf_tune.data.crop._tools", lambda: (Tools(), Tools))
+    monkeypatch.setattr("hsf_tune.data.crop.cut._tools", lambda: (Tools(), Tools))
     for name, value in (("sub-01/head", 1), (second, 9)):
         values = np.full((8, 8, 8), value, np.uint8)
         save(tmp_path / f"{name}_t1.nii.gz", values)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from hsf_tune.data.cases import Case
-from hsf_tune.data.facts import CaseFacts
-from hsf_tune.data.inventory import robust_z, tables
+from hsf_tune.data.checks.facts import CaseFacts
+from hsf_tune.data.checks.inventory import robust_z, tables
 
 
 def _facts(volumes, spacing=(0.5, 0.5, 1.0)):

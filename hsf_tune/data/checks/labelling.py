@@ -10,14 +10,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol
 
 from hsf_tune.config import Config, DatasetConfig
 from hsf_tune.data.cases import Fault, Sentence
 from hsf_tune.errors import ConfigError
 from hsf_tune.wording import listed
 
-HSF_CHANNELS = 6  # DG, CA1, CA2, CA3, SUB and the background
-PlaceLabels = Callable[[Mapping[int, str], str], object]  # labels_names, ca_type
+
+class Placed(Protocol):
+    """Where the forgiving loss puts a dataset's labels."""
+
+    @property
+    def n_channels(self) -> int:
+        """Of the network, the background's among them."""
+
+
+PlaceLabels = Callable[[Mapping[int, str], str], Placed]  # labels_names, ca_type
 
 
 def labelling_faults(config: Config, place_labels: PlaceLabels | None = None) -> list[Fault]:
@@ -25,7 +34,7 @@ def labelling_faults(config: Config, place_labels: PlaceLabels | None = None) ->
 
     Args:
         place_labels: raises ConfigError where the forgiving loss can't place labels of these
-            names with this `ca_type`; None leaves that unchecked.
+            names with this `ca_type`; None leaves that and its channels unchecked.
     """
     faults: list[Fault] = []
     for name, dataset in config.datasets.datasets.items():
@@ -34,7 +43,7 @@ def labelling_faults(config: Config, place_labels: PlaceLabels | None = None) ->
         faults += numbering + list(_mapping(key, dataset))
         if not config.models.use_forgiving_loss:
             faults += _plain_channels(key, dataset, config.finetuning.out_channels)
-        elif not numbering:
+        elif place_labels is not None and not numbering:
             faults += _forgiving(key, dataset, config.finetuning.out_channels, place_labels)
     return faults + list(_contradictions(config))
 
@@ -99,21 +108,20 @@ def _plain_channels(key: str, dataset: DatasetConfig, channels: int) -> Iterator
 
 
 def _forgiving(
-    key: str, dataset: DatasetConfig, channels: int, place_labels: PlaceLabels | None
+    key: str, dataset: DatasetConfig, channels: int, place_labels: PlaceLabels
 ) -> Iterator[Fault]:
     n = len(dataset.labels_names)
-    if place_labels is not None:
-        try:
-            place_labels(dataset.labels_names, dataset.ca_type)
-        except ConfigError as error:
-            yield Sentence(f"{key}.labels_names", str(error), "", "")
-            return
-    if channels != HSF_CHANNELS:
+    try:
+        n_channels = place_labels(dataset.labels_names, dataset.ca_type).n_channels
+    except ConfigError as error:
+        yield Sentence(f"{key}.labels_names", str(error), "", "")
+        return
+    if channels != n_channels:
         yield Fault(
             f"finetuning.out_channels={channels}",
             f"does not fit the forgiving loss, with which {key} is to train",
-            f"{HSF_CHANNELS}: HSF's five subfields and the background",
-            f"Set finetuning.out_channels={HSF_CHANNELS}, or give each of the {n} labels a channel:"
+            f"{n_channels}: HSF's five subfields and the background",
+            f"Set finetuning.out_channels={n_channels}, or give each of the {n} labels a channel:"
             f" models.use_forgiving_loss=False finetuning.out_channels={n + 1}.",
         )
 

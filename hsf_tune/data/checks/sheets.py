@@ -17,8 +17,8 @@ from nibabel.orientations import io_orientation
 from hsf_tune import figures
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case
-from hsf_tune.data.checks import Findings
-from hsf_tune.data.facts import in_ras
+from hsf_tune.data.checks.facts import in_ras
+from hsf_tune.data.checks.study import Findings
 from hsf_tune.data.names import file_safe
 from hsf_tune.data.rawfile import BadFile, read_raw
 from hsf_tune.run_folder import RunFolder

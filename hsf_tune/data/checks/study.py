@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 from hsf_tune.config import Config
 from hsf_tune.data.cases import Case, Fault, Sentence, discover
-from hsf_tune.data.content import Examined, LabelRules, examine
-from hsf_tune.data.facts import CaseFacts
-from hsf_tune.data.inventory import DatasetTable, tables
-from hsf_tune.data.labelling import PlaceLabels, labelling_faults
-from hsf_tune.data.remarks import remarks_on
+from hsf_tune.data.checks.content import Examined, LabelRules, examine
+from hsf_tune.data.checks.facts import CaseFacts
+from hsf_tune.data.checks.inventory import DatasetTable, tables
+from hsf_tune.data.checks.labelling import PlaceLabels, labelling_faults
+from hsf_tune.data.checks.remarks import remarks_on
 from hsf_tune.data.splits import finetune_split, make_splits
 from hsf_tune.errors import DataError
 from hsf_tune.machine import cpu_count
