@@ -91,7 +91,7 @@ def _train(task: Task, training: Training, work: Path) -> dict[str, Any]:
         if isinstance(event, EpochEnded):
             curve.append(round(event.metrics["val_dice"], 4))
 
-    spec = TrialSpec(training.name, "explore", recipe.arm, strategy, split, training.seed)
+    spec = TrialSpec(training.name, recipe.arm, strategy, split, training.seed)
     folder = work / training.name
     shutil.rmtree(folder, ignore_errors=True)
     ended = fit(config, spec, folder, on_event)
