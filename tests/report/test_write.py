@@ -16,6 +16,7 @@ from hsf_tune.data.splits import Splits
 from hsf_tune.errors import HsfTuneError, RunError
 from hsf_tune.installed import typed
 from hsf_tune.records import (
+    Configured,
     ConfirmationVoided,
     FinalistsNamed,
     Records,
@@ -339,3 +340,12 @@ def test_pictures_are_not_written_through_a_link_out_of_the_run(tmp_path, explor
     with pytest.raises(RunError, match="leads out of that folder"):
         write_report(run)
     assert (away / "race.png").read_text() == "mine"
+
+
+def test_the_documented_default_is_the_one_that_the_run_noted(tmp_path, run_writer):
+    """A base of five levels has a decoder of four blocks, whatever the configuration says."""
+    searched = run_writer(tmp_path / "n", n_subjects=8, arms=("encoder",), confirm=False)
+    noted = searched.strategies["encoder"][2]
+    assert read_run(tmp_path / "n").documented_default != noted
+    Records(tmp_path / "n").append(Configured({}, documented_default=noted))
+    assert read_run(tmp_path / "n").documented_default == noted

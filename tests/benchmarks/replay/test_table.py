@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.replay.table import load_table
 from hsf_tune.errors import ConfigError, SearchError
-from hsf_tune.strategy import strategy_key
+from hsf_tune.strategy import Strategy, strategy_key
 
 DECODER = {
     "finetuning.depth": 3,
@@ -43,14 +43,14 @@ def test_table_reads_back_as_it_was_saved(make_table, tmp_path):
 )
 def test_nearest_rate_in_the_logarithm_answers(make_table, asked, recorded):
     """All other keys match exactly."""
-    key = make_table().nearest({**DECODER, "models.lr": asked})
+    key = make_table().nearest(Strategy({**DECODER, "models.lr": asked}))
     assert json.loads(key) == {**DECODER, "models.lr": recorded}
 
 
 def test_strategy_that_was_not_recorded_is_named(make_table):
     """Only the rate may differ."""
     with pytest.raises(SearchError, match=r"test holds no training of .*depth 9"):
-        make_table().nearest({**DECODER, "finetuning.depth": 9, "models.lr": 1e-3})
+        make_table().nearest(Strategy({**DECODER, "finetuning.depth": 9, "models.lr": 1e-3}))
 
 
 def test_true_dice_is_the_mean_over_all_folds(make_table):
