@@ -1,4 +1,4 @@
-"""Say in a neuroimager's words how two voxel grids differ.
+"""Whether two voxel grids are one, and in a neuroimager's words how they differ.
 
 Affines go from voxel indices to mm in RAS+: x to the patient's right, y to the front,
 z upwards. Nothing here opens a file or knows what the volumes show.
@@ -6,6 +6,7 @@ z upwards. Nothing here opens a file or knows what the volumes show.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -13,15 +14,55 @@ import numpy as np
 from nibabel.orientations import inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
-from hsf_tune.data.reading import misalignment
+from hsf_tune.data.cases import Fault
 
 Affine = NDArray[np.float64]
 Shape = tuple[int, ...]
 
+LARGEST_MISALIGNMENT = 0.25  # voxels; oblique affines rounded to 3 decimals differ by 0.1
 ENDS = (("right", "left"), ("front", "back"), ("top", "bottom"))  # of x, y, z: plus, minus
 MIRRORS = ("left-right", "front-back", "top-bottom")
 SAME_SIDES = 0.01  # relative difference of voxel sides that is none
 SAME_DIRECTION_DEG = 0.5
+
+
+def grid_fault(
+    path: Path, mri: str, image: Affine, shape: Shape, label: Affine, label_shape: Shape
+) -> Fault | None:
+    """What keeps a label map off its image's grid; None where they are one, however stored.
+
+    Args:
+        path: of the label map.
+        mri: what to call the image.
+    """
+    apart = offset_in_voxels(image, shape, label, label_shape)
+    if apart <= LARGEST_MISALIGNMENT:
+        return None
+    if np.isfinite(apart):
+        found = f"lies {apart:.2g} voxels away from {mri}: it {difference(image, label, shape)}"
+    else:
+        found = f"has {_times(label_shape)} voxels, {mri} {_times(shape)}"
+    todo = (
+        "Look at both in a viewer; correct the header that is wrong or the patterns that pair"
+        " them, or resample the label map to its MRI with nearest neighbours."
+    )
+    return Fault(str(path), found, "the same grid, to a quarter of a voxel", todo)
+
+
+def label_orientation(image: Affine, shape: Shape, label: Affine, label_shape: Shape) -> Affine:
+    """(3, 2) nibabel orientation that takes a label map to RAS+: its image's, where both are
+    stored alike, so that rounding near 45 degrees can't part the two."""
+    alike = shape == label_shape and misalignment(shape, image, label) <= LARGEST_MISALIGNMENT
+    return io_orientation(image if alike else label)
+
+
+def misalignment(shape: Shape, first: Affine, second: Affine) -> float:
+    """How far two affines carry the same voxel apart: the largest distance over the
+    corners of a volume of that shape, in units of the first affine's smallest voxel side."""
+    corners = np.stack(np.meshgrid(*[[0, n - 1] for n in shape[:3]], indexing="ij"), -1)
+    corners = np.concatenate([corners.reshape(-1, 3), np.ones((8, 1))], axis=1)
+    distance = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
+    return float(distance / np.linalg.norm(first[:3, :3], axis=0).min())
 
 
 def axes_of(affine: Affine) -> str:
@@ -92,3 +133,7 @@ def _world_axis(column: NDArray[Any]) -> int:
 
 def _mm(sides: NDArray[Any]) -> str:
     return " x ".join(f"{side:.3g}" for side in sides) + " mm"
+
+
+def _times(shape: Shape) -> str:
+    return " x ".join(str(n) for n in shape)

@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 
+from hsf_tune.data.geometry import grid_fault, label_orientation
 from hsf_tune.data.rawfile import BadFile, RawImage, read_raw
 from hsf_tune.errors import DataError
 
 Array = npt.NDArray[Any]
 
 MULTIPLE = 8  # voxels; three halvings of the network, and what HSF pads to
-LARGEST_MISALIGNMENT = 0.25  # voxels; oblique affines rounded to 3 decimals differ by 0.1
 LEAST_DEVIATION = float(np.finfo(np.float32).tiny)  # of the intensities, below which there is none
 _NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 _WIDEST_RANGE = 1 << 20  # between the smallest and the largest label
@@ -139,36 +139,11 @@ def read_labels(path: Path, image: Grid, mapping: Mapping[int, int], key: str) -
             value that is not whole or not mapped.
     """
     raw = _raw(path)
-    affine, indices = raw.affine, _mapped(path, raw.values, mapping, key)
-    if image.file_shape == indices.shape and (
-        misalignment(indices.shape, affine, image.file_affine) <= LARGEST_MISALIGNMENT
-    ):
-        # The image's orientation, so that rounding near 45 degrees can't part the two.
-        return _padded(apply_orientation(indices, image.orientation), image)
-    own = _grid(indices.shape, affine)
-    if own.size_before_padding != image.size_before_padding:
-        raise DataError(
-            f"{path} is {_times(own.size_before_padding)} voxels in RAS+, its image"
-            f" {_times(image.size_before_padding)}; expected the same grid. Resample the label"
-            " map to its image, or correct the patterns that pair them."
-        )
-    apart = misalignment(own.padded_size, own.affine, image.affine)
-    if apart > LARGEST_MISALIGNMENT:
-        raise DataError(
-            f"{path} lies {apart:.2g} voxels away from its image (their affines differ);"
-            f" expected at most {LARGEST_MISALIGNMENT:g}. Resample the label map to its image,"
-            " or correct the header that is wrong."
-        )
-    return _padded(apply_orientation(indices, own.orientation), image)
-
-
-def misalignment(shape: tuple[int, ...], first: Array, second: Array) -> float:
-    """How far two affines carry the same voxel apart: the largest distance over the
-    corners of a volume of that shape, in units of the first affine's smallest voxel side."""
-    corners = np.stack(np.meshgrid(*[[0, n - 1] for n in shape[:3]], indexing="ij"), -1)
-    corners = np.concatenate([corners.reshape(-1, 3), np.ones((8, 1))], axis=1)
-    distance = np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max()
-    return float(distance / np.linalg.norm(first[:3, :3], axis=0).min())
+    indices = _mapped(path, raw.values, mapping, key)
+    grids = image.file_affine, image.file_shape, raw.affine, indices.shape
+    if fault := grid_fault(path, "its image", *grids):
+        raise DataError(str(fault))
+    return _padded(apply_orientation(indices, label_orientation(*grids)), image)
 
 
 def to_original(prediction: Array, grid: Grid) -> Array:
@@ -254,7 +229,3 @@ def _mapped(path: Path, values: Array, mapping: Mapping[int, int], key: str) -> 
     table = np.zeros(high - low + 1, dtype=np.uint8)
     table[[n - low for n in numbers]] = [known[n] for n in numbers]
     return table[indices]
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(n) for n in shape)

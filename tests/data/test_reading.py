@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nibabel.orientations import axcodes2ornt, inv_ornt_aff, ornt_transform
 
-from hsf_tune.data.reading import Grid, misalignment, read_image, read_labels, to_original
+from hsf_tune.data.geometry import misalignment
+from hsf_tune.data.reading import Grid, read_image, read_labels, to_original
 from hsf_tune.errors import DataError
 
 ORIENTATIONS = [

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,9 @@ import numpy as np
 
 from hsf_tune.data.cases import Case, Fault
 from hsf_tune.data.checks.facts import NOT_WHOLE, CaseFacts, Values, facts_of
-from hsf_tune.data.geometry import difference, offset_in_voxels
+from hsf_tune.data.geometry import LARGEST_MISALIGNMENT, grid_fault, offset_in_voxels
 from hsf_tune.data.rawfile import BadFile, RawImage, claimed_voxels, read_raw
-from hsf_tune.data.reading import LARGEST_MISALIGNMENT, LEAST_DEVIATION
+from hsf_tune.data.reading import LEAST_DEVIATION
 from hsf_tune.wording import listed
 
 MOST_LABELS = 100  # more different values in a crop are no label map
@@ -214,15 +214,11 @@ def _swapped(case: Case, image: Values, label: Values) -> list[Fault]:
 
 def _pair_faults(mri: RawImage, label: RawImage) -> Iterator[Fault]:
     shape, other = mri.values.shape, label.values.shape
-    todo = "Resample the label map to its MRI with nearest neighbours, or correct the patterns."
-    apart = offset_in_voxels(mri.affine, shape, label.affine, other)
-    if apart <= LARGEST_MISALIGNMENT:
+    name = f"its MRI {mri.path.name}"
+    fault = grid_fault(label.path, name, mri.affine, shape, label.affine, other)
+    if fault is None:
         return
-    if sorted(shape) != sorted(other) or (shape != other and not np.isfinite(apart)):
-        found = f"has {_times(other)} voxels, its MRI {mri.path.name} {_times(shape)}"
-        yield Fault(str(label.path), found, "the same grid", todo)
-        return
-    found = difference(mri.affine, label.affine, shape)
+    found = fault.found
     for image, name in ((mri, "its MRI"), (label, "the label map")):
         if not image.placed:
             found += f"; {name} has neither sform nor qform, so its place is unknown"
@@ -230,12 +226,7 @@ def _pair_faults(mri: RawImage, label: RawImage) -> Iterator[Fault]:
         by_qform = offset_in_voxels(mri.qform, shape, label.qform, shape)
         if by_qform <= LARGEST_MISALIGNMENT:
             found += "; their qforms agree, their sforms do not"
-    yield Fault(
-        str(label.path),
-        found,
-        f"{mri.path.name} and its label map in one place, to a tenth of a voxel",
-        "Look at both in a viewer; correct the header that is wrong, or resample the label map.",
-    )
+    yield replace(fault, found=found)
 
 
 def _times(shape: tuple[int, ...]) -> str:

@@ -15,9 +15,8 @@ import numpy as np
 from nibabel.orientations import apply_orientation, io_orientation
 from numpy.typing import NDArray
 
-from hsf_tune.data.geometry import axes_of, offset_in_voxels, turned
+from hsf_tune.data.geometry import axes_of, label_orientation, offset_in_voxels, turned
 from hsf_tune.data.rawfile import RawImage
-from hsf_tune.data.reading import LARGEST_MISALIGNMENT, misalignment
 
 NOT_WHOLE = 1e-3  # scaled integers come back as 2.0000001
 EDGE_SHARE = 0.01  # of the labelled voxels; fewer on the crop's faces are no cut
@@ -114,11 +113,7 @@ def in_ras(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """Image and label indices 0..N, each (X, Y, Z) in RAS+; what is not mapped is background."""
     orientation = io_orientation(mri.affine)
-    own = io_orientation(label.affine)
-    if mri.values.shape == label.values.shape and (
-        misalignment(mri.values.shape, mri.affine, label.affine) <= LARGEST_MISALIGNMENT
-    ):
-        own = orientation  # near 45 degrees rounding could part the two
+    own = label_orientation(mri.affine, mri.values.shape, label.affine, label.values.shape)
     image = apply_orientation(mri.values.astype(np.float32), orientation)
     return image, apply_orientation(_indices(label, mapping, n_labels), own)
 

@@ -20,8 +20,8 @@ import numpy as np
 import numpy.typing as npt
 from nibabel.filebasedimages import ImageFileError
 
+from hsf_tune.data.geometry import grid_fault
 from hsf_tune.data.names import Side
-from hsf_tune.data.reading import LARGEST_MISALIGNMENT, misalignment
 from hsf_tune.errors import DataError, HsfTuneError
 from hsf_tune.files import replacing
 
@@ -213,17 +213,9 @@ def require_same_grid(mri: Path, label: Path) -> None:
             f"{mri} or {label} can't be read ({error}); expected NIfTI files. Copy or export them"
             " again."
         ) from error
-    if head.shape[:3] != labels.shape[:3]:
-        raise DataError(
-            f"{label} has {labels.shape[:3]} voxels, its MRI {head.shape[:3]}; expected the same"
-            " grid. Resample the labels to the MRI with nearest neighbours."
-        )
-    apart = misalignment(head.shape, labels.affine, head.affine)
-    if apart > LARGEST_MISALIGNMENT:
-        raise DataError(
-            f"{label} lies {apart:.2g} voxels away from {mri.name} (their affines differ); expected"
-            f" at most {LARGEST_MISALIGNMENT:g}. Resample the labels, or correct the header."
-        )
+    grids = head.affine, head.shape[:3], labels.affine, labels.shape[:3]
+    if fault := grid_fault(label, mri.name, *grids):
+        raise DataError(str(fault))
 
 
 def write_image(image: Any, path: Path) -> None:
