@@ -13,8 +13,6 @@ from hsf_tune.report.curves import mean_curves, unsettled
 from hsf_tune.report.exploration import pareto_front, strategies_figure
 from hsf_tune.report.pictures import differences_picture
 from hsf_tune.report.review import contradictions
-from hsf_tune.report.sections import contents
-from hsf_tune.report.summary import summarise
 from hsf_tune.report.tables import checks_table, interval, number
 from hsf_tune.report.volumes import absolute_agreement, agreements
 from hsf_tune.search.importance import parameter_importance
@@ -185,32 +183,21 @@ def test_margins_stay_visible_beside_large_differences(finished_run):
 
 def test_checks_of_the_search_are_a_row_an_arm():
     """What is doubted is said, and its row stressed."""
-    well = {"tried": 18, "ranges": {"models.lr": [1e-4, 0.01]}, "overlap": {"full": 0.8},
-            "at_edge": [], "finalists": 3, "improving": 0}  # fmt: skip
-    edge = {"key": "models.lr", "value": 0.028, "range": [1e-4, 0.03]}
-    doubted = {**well, "overlap": {"encoder": 0.1}, "at_edge": [edge], "improving": 2}
-    table = checks_table({"encoder": well, "full": doubted})
-    first, second = table.rows
-    assert first == ("encoder", "✓ 18 tried, 0.0001 to 0.01", "✓ ", "✓ ")
-    assert second[1] == "✗ 18 tried, 0.0001 to 0.01, little of it shared with encoder"
+    names = ("tried at the rates of the other arms", "not at an edge", "had stopped improving")
+    texts = ("0.0001 to 0.01", "inside", "3 finalists")
+    doubts = (
+        "0.0001 to 0.01, little of it shared with encoder",
+        "at the edge: 0.028 in 0.0001 to 0.03",
+        "2 of 3 gained in the last quarter",
+    )
+    well = [{"check": n, "passed": True, "text": t} for n, t in zip(names, texts, strict=True)]
+    bad = [{"check": n, "passed": False, "text": t} for n, t in zip(names, doubts, strict=True)]
+    unknown = [{"check": n, "passed": None, "text": "not known"} for n in names]
+    table = checks_table({"encoder": well, "full": bad, "head": unknown})
+    first, second, third = table.rows
+    assert first == ("encoder", "✓ 0.0001 to 0.01", "✓ inside", "✓ 3 finalists")
+    assert second[1] == "✗ 0.0001 to 0.01, little of it shared with encoder"
     assert second[2] == "✗ at the edge: 0.028 in 0.0001 to 0.03"
     assert second[3] == "✗ 2 of 3 gained in the last quarter"
+    assert third[1:] == ("– not known",) * 3
     assert (table.strong, table.stress) == (frozenset({1}), "flagged")
-
-
-@pytest.mark.parametrize(("count", "open_"), [(9, False), (10, True)])
-def test_importance_from_few_strategies_is_folded_away(count, open_, finished_run):
-    """Below ten an arm it is a guess."""
-    run = read_run(finished_run)
-    member = next(e for e in run.explored if e.arm == "encoder")
-    members = [
-        replace(
-            member, key=str(i), strategy={**member.strategy, "models.lr": 10 ** (-4 + 0.2 * i)},
-            dice_of_fold={1: 0.7 + 0.01 * (i % 5)},
-        )
-        for i in range(count)
-    ]  # fmt: skip
-    run.__dict__["explored"] = members
-    search = contents(run, summarise(run), [])["search"]
-    assert search["fewest"] == count
-    assert search["enough"] is open_
