@@ -27,7 +27,8 @@ def write_recommended(
     recommendation: Mapping[str, Any],
     threads: int,
 ) -> bool:
-    """Save the recommended strategy with its trial on the lowest fold of the exploration.
+    """Save the recommended strategy with its trial on the lowest fold of the exploration; where
+    it is not to finetune, what an earlier recommendation wrote goes.
 
     Args:
         splits: exploration fold -> split.
@@ -38,6 +39,8 @@ def write_recommended(
     """
     strategy = Strategy(recommendation.get("strategy"))
     found = sorted(_explored(records, strategy), key=lambda r: r.started.fold)
+    if recommendation.get("arm") == BASE:
+        RunFolder(folder).strategy.unlink(missing_ok=True)
     if not strategy or not found:
         return False
     split = splits[found[0].started.fold]
@@ -89,7 +92,8 @@ def test_jobs(folder: Path, config: Config, splits: Splits) -> list[TrialSpec]:
     run = read_run(folder)
     others = sorted({s for split in splits.explore for s in (*split.train, *split.validate)})
     split = Split("test", 1, tuple(others), splits.test)
-    wanted = {RECOMMENDED: run.verdict.recommendation.strategy, DEFAULT: run.documented_default}
+    recommended = run.verdict.recommendation.strategy or None  # the base is scored as itself
+    wanted = {RECOMMENDED: recommended, DEFAULT: run.documented_default}
     if any(record.started.arm == BASE for record in run.trials):
         wanted[BASE] = Strategy()
     opened = [t.started for t in run.trials if t.started.phase == "test"]

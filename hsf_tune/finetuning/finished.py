@@ -14,6 +14,7 @@ from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError, RunError
 from hsf_tune.finetuning.strategy import SavedStrategy, load_strategy
 from hsf_tune.installed import typed
+from hsf_tune.records import BASE
 from hsf_tune.run_folder import TrialFolder
 from hsf_tune.stored_run import StoredRun, read_stored
 from hsf_tune.strategy import Strategy
@@ -93,6 +94,12 @@ def open_run(folder: Path) -> FinishedRun:
     stored = read_stored(folder.expanduser().resolve())
     strategy = stored.files.strategy
     if not strategy.exists():
+        if stored.files.read_summary().get("recommendation", {}).get("arm") == BASE:
+            raise RunError(
+                f"{stored.folder} recommends not to finetune, so there is no {strategy.name}: keep"
+                f" the base model. Any strategy of {stored.files.report.name} can still be trained"
+                f" with {typed('finetune')}."
+            )
         raise RunError(
             f"{stored.folder} has not come to a recommendation yet (there is no {strategy.name})."
             f" Let the search end: {typed('tune', '--resume', stored.name)}."

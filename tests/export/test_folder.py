@@ -144,7 +144,7 @@ def test_model_card_gives_the_strategys_own_dice_and_labels(
     level = {"confirmed_dice_mean": 0.745, "confirmed_dice_ci95": [0.7, 0.79], "n_subjects": 12}
     report = {
         "recommendation": {
-            "strategy": run.saved.strategy,
+            "strategy": dict(run.saved.strategy),
             "arm": run.saved.arm,
             **level,
             "confirmed_dice_mean": 0.778,

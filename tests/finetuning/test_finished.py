@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from hsf_tune.cli.winner import write_recommended
 from hsf_tune.config import Config, config_from_dict
 from hsf_tune.data.splits import Split
 from hsf_tune.errors import ModelError, RunError
@@ -165,6 +166,18 @@ def test_folder_without_a_run_is_named_with_those_beside_it(run_folder):
     run_folder.trial("a", "explore", 1)
     with pytest.raises(RunError, match=r"holds no run.*Runs beside it: search"):
         open_run(run_folder.folder.parent / "serach")
+
+
+def test_a_run_that_recommends_not_to_finetune_says_so_and_keeps_no_older_strategy(run_folder):
+    """The search went on and the base came out best: what it recommended before is not exported."""
+    run_folder.trial("explore-head-001-f1", "explore", 1)
+    run_folder.recommend("explore-head-001-f1")
+    advice = {"arm": "base", "strategy": {}, "reason": "Don't finetune."}
+    (run_folder.folder / "report.json").write_text(json.dumps({"recommendation": advice}))
+    records = Records(run_folder.folder)
+    assert not write_recommended(run_folder.folder, None, run_folder.config, records, {}, advice, 1)
+    with pytest.raises(RunError, match=r"recommends not to finetune.*keep the base model"):
+        open_run(run_folder.folder)
 
 
 def test_running_search_has_no_recommendation_yet(run_folder):
