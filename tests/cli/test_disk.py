@@ -17,6 +17,7 @@ from hsf_tune.finetuning.fit import fit
 from hsf_tune.finetuning.strategy import canonical
 from hsf_tune.records import EpochEnded, TrialSpec
 from hsf_tune.search.race import ArmPlan, RacePlan, expect
+from hsf_tune.strategy import Strategy
 
 SPLIT = Split("explore", 1, ("balls/sub-01", "balls/sub-02", "balls/sub-03"), ("balls/sub-04",))
 Usage = namedtuple("Usage", "total used free")
@@ -37,7 +38,7 @@ def plan():
         confirm=(SPLIT, SPLIT, SPLIT),
         seed=0,
         confirm_seeds=(0, 1),
-        default={"lightning.max_epochs": 4},
+        default=Strategy({"lightning.max_epochs": 4}),
         default_arms=("encoder",),
         base=True,
     )

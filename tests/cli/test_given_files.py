@@ -57,7 +57,7 @@ def saved(plain_config):
 
 
 def write_as_it_is(path, saved):
-    plain = {**asdict(saved), "split": saved.split.to_dict()}
+    plain = {**asdict(saved), "split": saved.split.to_dict(), "strategy": dict(saved.strategy)}
     path.write_text(yaml.safe_dump(plain))
 
 
@@ -159,7 +159,7 @@ def test_a_strategy_file_that_is_none_is_answered_in_a_sentence(change, tmp_path
 def p_text(key, value):
     split = Split("finetune", 1, ("a/1",), ()).to_dict()
     plain = asdict(SavedStrategy({}, {}, None, 5, 1, "32-true", "", "", ""))
-    return yaml.safe_dump({**plain, "split": split, key: value})
+    return yaml.safe_dump({**plain, "strategy": {}, "split": split, key: value})
 
 
 @pytest.fixture
