@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RENEW_S = 0.01
 _set = signal.signal  # what `shielded` takes the place of
 
 
@@ -76,16 +77,31 @@ def deferring() -> Iterator[Interrupt]:
 
 @contextmanager
 def shielded(interrupt: Interrupt) -> Iterator[None]:
-    """Keep both signals with `interrupt` while a library runs that installs handlers of its own."""
+    """Keep both signals with `interrupt` while a library starts that installs its own handlers.
+
+    What it asks of Python is refused. What its native code installs, without asking, is replaced
+    again within hundredths of a second: it would end the process.
+    """
 
     def refuse(number: int, handler: object) -> object:
         return signal.getsignal(number) if number in SIGNALS else _set(number, handler)  # type: ignore[arg-type]
 
+    def renew(number: int, frame: FrameType | None) -> None:
+        for signal_ in SIGNALS:
+            _set(signal_, interrupt.request)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     with handled_by(interrupt):
         signal.signal = refuse  # type: ignore[assignment]
+        alarm = _set(signal.SIGALRM, renew)
+        signal.setitimer(signal.ITIMER_REAL, RENEW_S, RENEW_S)
         try:
             yield
         finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _set(signal.SIGALRM, alarm)
             signal.signal = _set
 
 

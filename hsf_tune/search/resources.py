@@ -82,11 +82,11 @@ def ray_running(search: SearchConfig, interrupt: Interrupt | None = None) -> Ite
         return
     temporary = None if search.address else _temporary_folder()
     interrupt = interrupt or Interrupt()
-    with shielded(interrupt):  # Ray sets handlers at its start, and none at its end
+    with handled_by(interrupt):  # which sets what was before anew; Ray takes it away at its end
         try:
-            _start(search, temporary)
-            with handled_by(interrupt):  # anew: below Python, too, Ray has put its own
-                yield
+            with shielded(interrupt):
+                _start(search, temporary)
+            yield
         finally:
             ray.shutdown()
             if temporary is not None:
