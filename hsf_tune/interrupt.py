@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+RENEW_S = 0.01
+_set = signal.signal  # what `shielded` takes the place of
 
 
 class Stopped(BaseException):
@@ -61,7 +63,7 @@ class Interrupt:
 @contextmanager
 def interruptible() -> Iterator[None]:
     """Raise `Stopped` at the first signal."""
-    with _handled_by(Interrupt(raising=True)):
+    with handled_by(Interrupt(raising=True)):
         yield
 
 
@@ -69,35 +71,49 @@ def interruptible() -> Iterator[None]:
 def deferring() -> Iterator[Interrupt]:
     """Note the first signal, for what is inside to come to its own end."""
     interrupt = Interrupt()
-    with _handled_by(interrupt):
+    with handled_by(interrupt):
         yield interrupt
 
 
 @contextmanager
 def shielded(interrupt: Interrupt) -> Iterator[None]:
-    """Keep both signals with `interrupt` while a library runs that installs handlers of its own."""
-    usual = signal.signal
+    """Keep both signals with `interrupt` while a library starts that installs its own handlers.
+
+    What it asks of Python is refused. What its native code installs, without asking, is replaced
+    again within hundredths of a second: it would end the process.
+    """
 
     def refuse(number: int, handler: object) -> object:
-        return signal.getsignal(number) if number in SIGNALS else usual(number, handler)  # type: ignore[arg-type]
+        return signal.getsignal(number) if number in SIGNALS else _set(number, handler)  # type: ignore[arg-type]
 
-    with _handled_by(interrupt):
+    def renew(number: int, frame: FrameType | None) -> None:
+        for signal_ in SIGNALS:
+            _set(signal_, interrupt.request)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with handled_by(interrupt):
         signal.signal = refuse  # type: ignore[assignment]
+        alarm = _set(signal.SIGALRM, renew)
+        signal.setitimer(signal.ITIMER_REAL, RENEW_S, RENEW_S)
         try:
             yield
         finally:
-            signal.signal = usual
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            _set(signal.SIGALRM, alarm)
+            signal.signal = _set
 
 
 @contextmanager
-def _handled_by(interrupt: Interrupt) -> Iterator[None]:
+def handled_by(interrupt: Interrupt) -> Iterator[None]:
     """Send both signals to `interrupt`; only the main thread can receive any."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {number: signal.signal(number, interrupt.request) for number in SIGNALS}
+    before = {number: _set(number, interrupt.request) for number in SIGNALS}
     try:
         yield
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            _set(number, handler)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 from hsf_tune.config import SearchConfig
 from hsf_tune.errors import SearchError
-from hsf_tune.interrupt import Interrupt, shielded
+from hsf_tune.interrupt import Interrupt, handled_by, shielded
 from hsf_tune.machine import cpu_count
 
 _ENVIRONMENT = {
@@ -81,9 +81,11 @@ def ray_running(search: SearchConfig, interrupt: Interrupt | None = None) -> Ite
         yield
         return
     temporary = None if search.address else _temporary_folder()
-    with shielded(interrupt or Interrupt()):  # Ray sets handlers at its start, and none at its end
+    interrupt = interrupt or Interrupt()
+    with handled_by(interrupt):  # which sets what was before anew; Ray takes it away at its end
         try:
-            _start(search, temporary)
+            with shielded(interrupt):
+                _start(search, temporary)
             yield
         finally:
             ray.shutdown()
