@@ -85,8 +85,8 @@ def recommend_explored(explored: Sequence[Explored]) -> Recommendation:
     the documented default, where it ran beside the arms, did as well on the folds of both."""
     if not explored:
         return Recommendation(None, {}, "No trial has finished yet.")
-    most = max(len(e.dice_of_fold) for e in explored)
-    leader = max((e for e in explored if len(e.dice_of_fold) == most), key=lambda e: e.dice)
+    leader = _leader(explored)
+    most = len(leader.dice_of_fold)
     default = next((e for e in explored if e.arm == DEFAULT and e is not leader), None)
     if default is not None:
         theirs = [f for f in default.dice_of_fold if f in leader.dice_of_fold]
@@ -106,3 +106,20 @@ def recommend_explored(explored: Sequence[Explored]) -> Recommendation:
         " a confirmation nothing says whether it is better than the documented default."
     )
     return Recommendation(leader.arm, leader.strategy, reason)
+
+
+def _leader(explored: Sequence[Explored]) -> Explored:
+    """The best of the arms' own leaders, on the folds that all of these were trained on.
+
+    A search that was cut short has taken one arm to more folds than another; within an arm who
+    went further is ahead.
+    """
+    of_arms = [e for e in explored if e.arm != DEFAULT] or explored
+    by_progress = sorted(of_arms, key=lambda e: (len(e.dice_of_fold), e.dice))
+    leaders = {e.arm: e for e in by_progress}.values()
+    shared = set.intersection(*(set(e.dice_of_fold) for e in leaders))
+
+    def on_shared(e: Explored) -> float:
+        return sum(e.dice_of_fold[fold] for fold in shared)
+
+    return max(leaders, key=on_shared if shared else lambda e: e.dice)

@@ -122,3 +122,14 @@ def test_an_exploration_does_not_recommend_what_the_documented_default_beat():
     assert "0.100" in found.reason
     worse = Explored("d", "documented_default", {"finetuning.mode": "decoder"}, {1: 0.09})
     assert recommend_explored([leader, worse]).strategy == leader.strategy
+
+
+def test_arms_that_a_stopped_search_took_to_different_folds_are_compared_on_those_of_both():
+    """The encoder has been on two folds, the whole network on one, where it is far ahead."""
+    encoder = Explored("a", "encoder", {"finetuning.mode": "encoder"}, {1: 0.49, 2: 0.49})
+    worse = Explored("b", "encoder", {"finetuning.mode": "encoder"}, {1: 0.50})
+    full = Explored("c", "full", {"finetuning.mode": "full"}, {1: 0.75})
+    found = recommend_explored([encoder, worse, full])
+    assert (found.arm, found.strategy) == ("full", full.strategy)
+    assert "0.750 over 1 fold." in found.reason
+    assert recommend_explored([encoder, worse]).strategy == encoder.strategy
